@@ -1,0 +1,90 @@
+"""The door to decord: another reader of pictures, held to the times that the container tells."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import decord
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from streams.errors import MediaError
+from streams.pyav import index_frames, media_errors
+
+# Containers round times to milliseconds at worst; decord to float32.
+TOLERANCE_SECONDS = 2e-3
+# Where decord was seen to give the right frames; in transport and program streams it is one off from the start on, and
+# with MPEG-4 Part 2 and HEVC (open GOPs) after a seek.
+CONTAINERS = {"mov", "matroska"}
+CODECS = {"h264", "vp8", "vp9"}
+
+
+class DecordReader:
+    """Frames of one video by decord (a `streams.reader.VideoReader`).
+
+    decord gives wrong frames without a word on some files (edit lists, open GOPs), so a file is refused unless decord
+    sees the frames that the container lists, at the same times.
+
+    Attributes:
+        seconds: presentation time of every frame, relative to the start of the container.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file with one thread.
+
+        Raises:
+            MediaError: the file cannot be used, or not with decord.
+        """
+        self.path = path
+        with media_errors(path):
+            index = index_frames(path)
+        self.seconds = index.seconds
+        if index.codec not in CODECS or not CONTAINERS & set(index.container.split(",")):
+            raise MediaError(f"{path}: decord is not exact on {index.codec} in {index.container}; read it with pyav")
+        try:
+            self.decoder: decord.VideoReader | None = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+            num_frames = len(self.decoder)
+            # Some decoders give green frames unless the first one is decoded before any seek.
+            self.decoder.get_batch([0])
+            times = np.asarray(self.decoder.get_frame_timestamp(range(num_frames)), dtype=np.float64).reshape(-1, 2)[
+                :, 0
+            ]
+        except (decord.DECORDError, RuntimeError, IndexError) as error:
+            raise MediaError(f"{path}: decord cannot open it ({reason_of(error)}); read it with pyav") from error
+        if num_frames != len(self.seconds):
+            raise MediaError(f"{path}: decord finds {num_frames} frames of {len(self.seconds)}; read it with pyav")
+        away = np.abs((times - times[0]) - (self.seconds - self.seconds[0])).max()
+        if away > TOLERANCE_SECONDS:
+            raise MediaError(f"{path}: decord's times are {away:.3f} s away from the container's; read it with pyav")
+
+    def frames_at(self, indices: Sequence[int]) -> UInt8[Tensor, "frame 3 height width"]:
+        """Frames by their place in the order of display; see `VideoReader.frames_at`."""
+        num_frames = len(self.seconds)
+        if not all(0 <= index < num_frames for index in indices):
+            raise IndexError(f"{self.path}: frames {list(indices)} of {num_frames}")
+        assert self.decoder is not None, "frames_at after close"
+        try:
+            frames = self.decoder.get_batch(list(indices)).asnumpy()
+        except (decord.DECORDError, RuntimeError, IndexError) as error:
+            raise MediaError(f"{self.path}: decord cannot decode it ({reason_of(error)}); read it with pyav") from error
+        return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+
+    def close(self) -> None:
+        """Frees the decoder."""
+        self.decoder = None
+
+    def __enter__(self) -> "DecordReader":
+        """Closes at the end of a `with`."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Closes."""
+        self.close()
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of decord's message, without the clock and the places in its own source."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return re.sub(r"\[\d\d:\d\d:\d\d\] \S+: ", "", line)

@@ -1,0 +1,9 @@
+"""Errors a user can cause; commands print their message as one line and exit with a non-zero status."""
+
+
+class UserError(Exception):
+    """A wrong input. The message names the value, what was expected and what to do."""
+
+
+class MediaError(UserError):
+    """A media file that cannot be used, or a folder in which there is none."""

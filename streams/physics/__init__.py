@@ -1,0 +1,1 @@
+"""A small world with exact ground truth, written as real video files."""

@@ -1,0 +1,196 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streams.errors import MediaError
+from streams.loader import Source
+from streams.pyav import write_video
+from streams.settings import ClipSettings
+from streams.videos import OPEN_READERS, VideoSource, find_videos
+from tests.streams.ffmpeg import ffmpeg, make_video, number_of, numbered_frames, reference
+
+RATE, HZ = 20.0, 16000
+SETTINGS = ClipSettings(frames_per_second=10.0, height=64, width=96, num_frames=8, sample_hz=HZ)
+
+
+def ramp(num_frames: int) -> torch.Tensor:
+    """Sound that is louder the later it is, so that every slice tells its time."""
+    seconds = torch.arange(round(num_frames / RATE * HZ)) / HZ
+    return torch.sin(2 * torch.pi * 500 * seconds) * seconds / 10
+
+
+def write_numbered(path: Path, num_frames: int = 50, sound: bool = True) -> Path:
+    frames = torch.from_numpy(numbered_frames(num_frames)).permute(0, 3, 1, 2).contiguous()
+    write_video(path, frames, RATE, ramp(num_frames) if sound else None, HZ)
+    return path
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_numbered(tmp_path_factory.mktemp("videos") / "a.mp4")
+
+
+def draw() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_a_folder_is_searched_to_the_bottom_for_known_endings(tmp_path: Path):
+    wanted = [tmp_path / "a.mp4", tmp_path / "deep" / "er" / "b.MKV", tmp_path / "naïve クリップ.webm"]
+    for path in [*wanted, tmp_path / "a.truth.npz", tmp_path / "notes.txt", tmp_path / ".a.mp4.partial"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert find_videos(tmp_path) == sorted(wanted)
+    assert find_videos(str(tmp_path / "*.mp4")) == [wanted[0]]
+    assert find_videos(str(tmp_path / "**" / "*.MKV")) == [wanted[1]]
+    assert find_videos(wanted[0]) == [wanted[0]]
+
+
+def test_a_missing_folder_is_a_media_error(tmp_path: Path):
+    with pytest.raises(MediaError, match="no such file or folder"):
+        find_videos(tmp_path / "gone")
+
+
+def test_an_empty_folder_is_a_media_error(tmp_path: Path):
+    with pytest.raises(MediaError, match=r"no videos there; known endings are \.3gp"):
+        find_videos(tmp_path)
+    with pytest.raises(MediaError, match="no videos there"):
+        find_videos(str(tmp_path / "*.mp4"))
+
+
+def test_a_video_source_is_a_source(video: Path):
+    assert isinstance(VideoSource([video], SETTINGS), Source)
+
+
+def test_clips_cover_the_video_evenly(video: Path):
+    # 50 frames at 20 per second are 25 instants at 10 per second: four clips of eight, overlapping a little.
+    source = VideoSource([video], SETTINGS)
+    assert [clip.start for clip in source.clips] == [0, 6, 11, 17]
+    assert len(source) == 4
+
+
+def test_a_clip_holds_the_frames_shown_at_its_times(video: Path):
+    source = VideoSource([video], SETTINGS)
+    clip = source.read(1, draw())
+    np.testing.assert_allclose(clip.seconds, np.arange(6, 14) / 10)
+    assert [number_of(frame.numpy()) for frame in clip.frames] == list(range(12, 28, 2))
+    assert clip.video == str(video)
+
+
+def test_a_rate_above_that_of_the_file_repeats_frames(video: Path):
+    source = VideoSource([video], ClipSettings(30.0, 64, 96, 9, HZ))
+    assert [number_of(frame.numpy()) for frame in source.read(0, draw()).frames] == [0, 0, 1, 2, 2, 3, 4, 4, 5]
+
+
+@pytest.mark.parametrize("rate", [10.0, 15.0])
+def test_every_frame_has_the_sound_from_its_time_on(video: Path, rate: float):
+    settings = ClipSettings(rate, 64, 96, 8, HZ)
+    clip = VideoSource([video], settings).read(1, draw())
+    assert clip.sound is not None
+    assert clip.sound.shape == (8, settings.samples_per_frame)
+    starts = np.rint(clip.seconds.numpy() * HZ).astype(int)
+    expected = torch.stack([ramp(50)[start : start + settings.samples_per_frame] for start in starts])
+    assert (clip.sound - expected).abs().mean() < 3e-3
+    # The last slice of the video reaches its end.
+    assert VideoSource([video], settings).read(len(VideoSource([video], settings)) - 1, draw()).sound is not None
+
+
+def test_a_clip_of_variable_rate_shows_what_ffmpeg_shows_at_these_times(tmp_path: Path):
+    path = make_video("variable_rate", tmp_path)
+    frames, seconds = reference(path, 64, 96)
+    source = VideoSource([path], SETTINGS)
+    for index in range(len(source)):
+        clip = source.read(index, draw())
+        shown = [int(np.flatnonzero(seconds <= instant + 1e-4)[-1]) for instant in clip.seconds.tolist()]
+        assert [number_of(f.numpy()) for f in clip.frames] == [number_of(frames[place]) for place in shown]
+
+
+def test_the_grid_starts_when_the_first_frame_is_shown(tmp_path: Path):
+    source = VideoSource([make_video("late_picture", tmp_path)], SETTINGS)
+    clip = source.read(0, draw())
+    assert clip.seconds[0] == pytest.approx(0.5)
+    assert number_of(clip.frames[0].numpy()) == 0
+
+
+def test_random_starts_depend_on_the_generator_alone_and_reach_the_whole_video(video: Path):
+    source = VideoSource([video], SETTINGS, random_start=True)
+    starts = [float(source.read(0, np.random.default_rng(seed)).seconds[0]) for seed in range(80)]
+    assert starts == [float(source.read(0, np.random.default_rng(seed)).seconds[0]) for seed in range(80)]
+    assert min(starts) == 0.0
+    assert max(starts) == pytest.approx(1.7)
+
+
+def test_frames_are_resized_and_cropped(video: Path):
+    clip = VideoSource([video], ClipSettings(10.0, 32, 32, 8, HZ)).read(0, draw())
+    assert clip.frames.shape == (8, 3, 32, 32)
+
+
+def test_a_batch_says_which_clips_have_sound(video: Path, tmp_path: Path):
+    silent = write_numbered(tmp_path / "b.mp4", sound=False)
+    source = VideoSource([video, silent], SETTINGS)
+    batch = source.collate([source.read(0, draw()), source.read(len(source) - 1, draw())])
+    assert batch.has_sound.tolist() == [True, False]
+    assert batch.sound.shape == (2, 8, SETTINGS.samples_per_frame)
+    assert batch.sound[1].abs().max() == 0
+
+
+def test_bad_files_are_listed_with_their_reason(video: Path, tmp_path: Path):
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty.mp4").touch()
+    short = write_numbered(tmp_path / "short.mp4", num_frames=10)
+    ffmpeg("-f", "lavfi", "-i", "sine=duration=1", tmp_path / "sound.mp4")
+    names = ("text.mp4", "empty.mp4", "short.mp4", "sound.mp4", "gone.mp4")
+    source = VideoSource([*(tmp_path / name for name in names), video], SETTINGS)
+    reasons = {path.name: reason for path, reason in source.skipped}
+    assert set(reasons) == set(names)
+    assert reasons[short.name] == "too short (0.50 s, a clip needs 0.80 s); leave it out"
+    assert "Invalid data" in reasons["text.mp4"]
+    assert "no pictures" in reasons["sound.mp4"]
+    assert "No such file" in reasons["gone.mp4"]
+    assert len(source) == 4
+
+
+def test_no_clip_at_all_is_an_error_with_the_first_reasons(tmp_path: Path):
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(MediaError, match=r"no clip can be read from 1 files; first reasons: .*text\.mp4: cannot"):
+        VideoSource([tmp_path / "text.mp4"], SETTINGS)
+
+
+def test_damage_in_the_middle_is_found_when_asked_for_and_an_error_otherwise(tmp_path: Path, video: Path):
+    # A Matroska file cut in the middle of a frame still has a header and a beginning.
+    ffmpeg("-i", video, "-c", "copy", tmp_path / "a.mkv")
+    content = bytearray((tmp_path / "a.mkv").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 1500] = np.random.default_rng(0).bytes(1500)
+    (tmp_path / "a.mkv").write_bytes(content)
+    source = VideoSource([video, tmp_path / "a.mkv"], SETTINGS, verify=True)
+    assert [path.name for path, _ in source.skipped] == ["a.mkv"]
+
+
+def test_a_file_that_changed_is_an_error(tmp_path: Path):
+    path = write_numbered(tmp_path / "a.mp4", num_frames=40)
+    source = VideoSource([path], SETTINGS)
+    write_numbered(path, num_frames=30)
+    with pytest.raises(MediaError, match="has changed since it was probed"):
+        source.read(0, draw())
+
+
+def test_only_a_few_readers_stay_open_and_none_is_pickled(tmp_path: Path):
+    paths = [write_numbered(tmp_path / f"{number}.mp4", num_frames=20) for number in range(OPEN_READERS + 2)]
+    source = VideoSource(paths, SETTINGS)
+    for index in range(len(source)):
+        source.read(index, draw())
+    assert len(source.readers) == OPEN_READERS
+    copy = pickle.loads(pickle.dumps(source))
+    assert len(copy.readers) == 0
+    assert torch.equal(copy.read(0, draw()).frames, source.read(0, draw()).frames)
+    source.close()
+    assert len(source.readers) == 0
+
+
+def test_decord_reads_the_same_clips(video: Path):
+    settings = ClipSettings(10.0, 64, 96, 8, HZ, "decord")
+    ours, theirs = VideoSource([video], SETTINGS).read(2, draw()), VideoSource([video], settings).read(2, draw())
+    assert (ours.frames.int() - theirs.frames.int()).abs().max() <= 4

@@ -1,0 +1,51 @@
+"""Every file in configs/ is read as the settings its folder says, and states only differences from the defaults."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from worldmodel.config import parse
+from worldmodel.settings import TokenizerSettings, TrainSettings
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+# For each folder of configs/: the class, and values for the keys that have no default (a file may state them as well).
+KINDS: dict[str, tuple[type, list[str]]] = {
+    "tokenizer": (TokenizerSettings, ["--videos=videos", "--run=run"]),
+    "train": (TrainSettings, ["--cache=cache.zarr", "--codecs=[run]", "--run=run"]),
+}
+
+
+def read(path: Path) -> Any:
+    settings_class, required = KINDS[path.parent.name]
+    return parse(settings_class, [*required, "--config", str(path)])
+
+
+def leaves(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a nested mapping by their dotted keys."""
+    found = {}
+    for key, value in mapping.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def test_every_config_lies_in_a_folder_that_says_what_it_configures():
+    assert not [str(path) for path in FILES if path.parent.parent != CONFIGS or path.parent.name not in KINDS]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_config_is_read_as_settings(path: Path):
+    assert isinstance(read(path), KINDS[path.parent.name][0])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_config_states_only_differences_from_the_defaults(path: Path):
+    settings_class, required = KINDS[path.parent.name]
+    defaults = leaves(dataclasses.asdict(parse(settings_class, required)))
+    resolved = leaves(dataclasses.asdict(read(path)))
+    stated = leaves(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    same = {key for key in stated if resolved[key] == defaults[key]}
+    assert not same, f"{path} states what is the default anyway: {sorted(same)}"

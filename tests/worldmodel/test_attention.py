@@ -1,0 +1,159 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from worldmodel.attention import Attention, Block, FeedForward, frame_mask, grid_positions, group_mask, rotary_angles, rotate
+
+HEAD_DIM = 16
+
+
+def angles_at(times: Tensor, places: Tensor) -> Tensor:
+    return rotary_angles(times.double(), places, HEAD_DIM)
+
+
+def scores(times: Tensor, places: Tensor, seed: int = 0) -> Tensor:
+    """Dot products of every token's rotated query with every token's rotated key."""
+    generator = torch.Generator().manual_seed(seed)
+    query, key = torch.randn(2, 1, 1, len(times), HEAD_DIM, generator=generator)
+    angles = angles_at(times, places)
+    return (rotate(query, angles) @ rotate(key, angles).transpose(-1, -2))[0, 0]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 1000), min_size=2, max_size=8), st.integers(-1000, 10**6))
+def test_scores_depend_on_differences_of_time_only(times: list[int], shift: int):
+    here = torch.tensor(times)
+    places = grid_positions(2, 4)[: len(times)]
+    torch.testing.assert_close(scores(here, places), scores(here + shift, places), atol=1e-4, rtol=0)
+
+
+def test_scores_change_with_the_difference_of_time():
+    places = grid_positions(1, 2)
+    near, far = scores(torch.tensor([3, 4]), places), scores(torch.tensor([3, 5]), places)
+    assert (near - far).abs()[0, 1] > 0.01
+
+
+@pytest.mark.parametrize("head_dim", [16, 32, 64])
+def test_no_two_tokens_of_a_window_are_rotated_alike(head_dim: int):
+    num_frames, places = 5, grid_positions(8, 8)
+    times = torch.arange(num_frames).repeat_interleave(len(places))
+    angles = rotary_angles(times.double(), places.repeat(num_frames, 1), head_dim)
+    points = torch.cat((angles.cos(), angles.sin()), 1)
+    distances = torch.cdist(points, points).fill_diagonal_(torch.inf)
+    assert distances.min() > 0.05
+
+
+def test_rows_and_columns_and_time_turn_channels_of_their_own():
+    base = angles_at(torch.zeros(1), torch.tensor([[0.2, 0.2]]))
+    moved = [
+        angles_at(torch.ones(1), torch.tensor([[0.2, 0.2]])),
+        angles_at(torch.zeros(1), torch.tensor([[0.3, 0.2]])),
+        angles_at(torch.zeros(1), torch.tensor([[0.2, 0.3]])),
+    ]
+    turned = torch.cat([(other != base) for other in moved]).int()
+    assert turned.sum(1).tolist() == [4, 2, 2]
+    assert (turned.sum(0) == 1).all()
+
+
+def test_every_resolution_shares_coordinates():
+    fine, coarse = grid_positions(4, 6), grid_positions(2, 3)
+    children = fine.view(2, 2, 3, 2, 2).transpose(1, 2).flatten(2, 3)
+    torch.testing.assert_close(children.mean(2).flatten(0, 1), coarse)
+    assert grid_positions(1, 1).tolist() == [[0.5, 0.5]]
+    assert grid_positions(1, 2).tolist() == [[0.5, 0.25], [0.5, 0.75]]
+
+
+def test_rotation_is_a_product_with_complex_numbers_of_length_one():
+    x = torch.randn(2, 3, 5, HEAD_DIM)
+    angles = torch.randn(5, HEAD_DIM // 2)
+    expected = torch.complex(*x.chunk(2, -1)) * torch.polar(torch.ones_like(angles), angles)
+    torch.testing.assert_close(rotate(x, angles), torch.cat((expected.real, expected.imag), -1))
+    assert rotate(x.bfloat16(), angles).dtype == torch.bfloat16
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 7))
+def test_the_frame_mask_shows_the_window_and_nothing_else(num_frames: int, num_tokens: int, window_frames: int):
+    mask = frame_mask(num_frames, num_tokens, window_frames)
+    for token in range(num_frames * num_tokens):
+        for other in range(num_frames * num_tokens):
+            back = token // num_tokens - other // num_tokens
+            assert mask[token, other] == (0 <= back <= window_frames - 1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 4))
+def test_the_group_mask_shows_the_prefix_and_the_groups_up_to_ones_own(sizes: list[int], prefix: int):
+    mask = group_mask(sizes, prefix)
+    group_of = [group for group, size in enumerate(sizes) for _ in range(size)]
+    assert mask.shape == (len(group_of), prefix + len(group_of))
+    for token, group in enumerate(group_of):
+        assert mask[token, :prefix].all()
+        assert mask[token, prefix:].tolist() == [other <= group for other in group_of]
+
+
+def naive_attention(module: Attention, x: Tensor, angles: Tensor, mask: Tensor | None) -> Tensor:
+    """Self-attention token by token and head by head, in double precision."""
+    query_weight, (key_weight, value_weight) = module.query.weight, module.key_value.weight.chunk(2)
+    turn = torch.polar(torch.ones_like(angles), angles)
+    out = torch.zeros_like(x)
+    for item in range(len(x)):
+        for token in range(x.shape[1]):
+            heads = []
+            for head in range(module.num_heads):
+                rows = slice(head * module.head_dim, (head + 1) * module.head_dim)
+                query = turned(query_weight[rows] @ x[item, token], turn[token], module.query_norm.weight)
+                seen = [other for other in range(x.shape[1]) if mask is None or mask[token, other]]
+                keys = [turned(key_weight[rows] @ x[item, t], turn[t], module.key_norm.weight) for t in seen]
+                weights = [math.exp(float(query @ key) / math.sqrt(module.head_dim)) for key in keys]
+                values = [value_weight[rows] @ x[item, other] for other in seen]
+                heads.append(sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights))
+            out[item, token] = module.out.weight @ torch.cat(heads)
+    return out
+
+
+def turned(vector: Tensor, turn: Tensor, gain: Tensor) -> Tensor:
+    """RMS norm, then rotation."""
+    vector = vector / (vector.square().mean() + torch.finfo(vector.dtype).eps).sqrt() * gain
+    product = torch.complex(*vector.chunk(2)) * turn
+    return torch.cat((product.real, product.imag))
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@torch.no_grad()
+def test_attention_equals_a_naive_loop(masked: bool):
+    module = Attention(32, 2).double()
+    torch.nn.init.uniform_(module.query_norm.weight, 0.5, 1.5)
+    torch.nn.init.uniform_(module.key_norm.weight, 0.5, 1.5)
+    x = torch.randn(2, 6, 32, dtype=torch.float64)
+    angles = angles_at(torch.tensor([0, 0, 1, 1, 2, 2]), grid_positions(1, 2).repeat(3, 1))
+    mask = frame_mask(3, 2, 2) if masked else None
+    result = module(x, angles, *module.keys_values(x, angles), mask)
+    torch.testing.assert_close(result, naive_attention(module, x, angles.double(), mask), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_past_keys_and_values_do_what_the_whole_sequence_does():
+    block = Block(32, 2)
+    x = torch.randn(2, 8, 32)
+    angles = angles_at(torch.arange(4).repeat_interleave(2), grid_positions(1, 2).repeat(4, 1))
+    whole, (all_keys, all_values) = block(x, angles, None, frame_mask(4, 2, 4))
+    first, past = block(x[:, :6], angles[:6], None, frame_mask(3, 2, 4))
+    last, (keys, values) = block(x[:, 6:], angles[6:], past, None)
+    torch.testing.assert_close(torch.cat((first, last), 1), whole)
+    torch.testing.assert_close(keys, all_keys)
+    torch.testing.assert_close(values, all_values)
+
+
+@pytest.mark.parametrize("dim", [8, 32, 48, 192])
+def test_the_feed_forward_is_a_gated_product(dim: int):
+    module, x = FeedForward(dim), torch.randn(1, 3, dim)
+    gate, value = (module.gate_value.weight @ x[0].T).chunk(2)
+    expected = module.out.weight @ (gate / (1 + torch.exp(-gate)) * value)
+    torch.testing.assert_close(module(x)[0], expected.T, atol=1e-5, rtol=1e-4)
+    assert value.shape[0] % 32 == 0
+    assert value.shape[0] >= dim * 8 / 3

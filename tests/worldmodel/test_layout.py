@@ -1,0 +1,35 @@
+import json
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldmodel.layout import Pyramid, Scale
+
+DESCRIPTIONS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(2, 4096)), min_size=1, max_size=6)
+
+
+def test_a_pyramid_by_hand():
+    pyramid = Pyramid((Scale(1, 1, 8), Scale(2, 3, 16), Scale(4, 6, 16)))
+    assert [scale.num_codes for scale in pyramid.scales] == [1, 6, 24]
+    assert pyramid.num_codes == 31
+    assert pyramid.slices == (slice(0, 1), slice(1, 7), slice(7, 31))
+    assert pyramid.grid == (4, 6)
+    assert pyramid.describe() == [[1, 1, 8], [2, 3, 16], [4, 6, 16]]
+
+
+@settings(deadline=None)
+@given(DESCRIPTIONS)
+def test_the_slices_cut_the_codes_into_scales_without_gap_or_overlap(description: list[tuple[int, int, int]]):
+    pyramid = Pyramid(tuple(Scale(*scale) for scale in description))
+    codes = torch.arange(pyramid.num_codes)
+    parts = [codes[part] for part in pyramid.slices]
+    assert torch.equal(torch.cat(parts), codes)
+    assert [len(part) for part in parts] == [scale.height * scale.width for scale in pyramid.scales]
+
+
+@settings(deadline=None)
+@given(DESCRIPTIONS)
+def test_a_description_survives_json_and_reads_back_equal(description: list[tuple[int, int, int]]):
+    pyramid = Pyramid(tuple(Scale(*scale) for scale in description))
+    assert Pyramid.from_description(json.loads(json.dumps(pyramid.describe()))) == pyramid

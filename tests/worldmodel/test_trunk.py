@@ -1,0 +1,94 @@
+import pytest
+import torch
+from torch import Tensor
+
+from tests.worldmodel.tiny import TRUNK
+from worldmodel.attention import grid_positions
+from worldmodel.settings import TransformerSettings
+from worldmodel.trunk import Trunk, TrunkCache
+
+DIM, NUM_TOKENS = TRUNK.dim, 4
+SHALLOW = TransformerSettings(dim=TRUNK.dim, depth=1, num_heads=TRUNK.num_heads)
+
+
+def make_trunk(window_frames: int, settings: TransformerSettings = TRUNK) -> Trunk:
+    torch.manual_seed(0)
+    return Trunk(settings, window_frames, grid_positions(2, 2))
+
+
+def make_tokens(num_frames: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, num_frames, NUM_TOKENS, DIM, generator=torch.Generator().manual_seed(1))
+
+
+def changed_frames(trunk: Trunk, tokens: Tensor, frame: int) -> list[int]:
+    """Frames whose states change when one token of one frame changes."""
+    other = tokens.clone()
+    other[:, frame, 0] += 1.0
+    difference = (trunk(other) - trunk(tokens)).abs().amax((0, 3))
+    return [t for t, most in enumerate(difference) if most.max() > 1e-6]
+
+
+@pytest.mark.parametrize("frame", [0, 3, 6])
+@torch.no_grad()
+def test_a_frame_changes_its_own_and_later_states_and_no_earlier_one(frame: int):
+    assert changed_frames(make_trunk(window_frames=8), make_tokens(7), frame) == list(range(frame, 7))
+
+
+@torch.no_grad()
+def test_all_tokens_of_a_frame_see_each_other():
+    trunk, tokens = make_trunk(3), make_tokens(3)
+    other = tokens.clone()
+    other[:, 1, 3] += 1.0
+    assert ((trunk(other) - trunk(tokens)).abs().amax(-1)[:, 1] > 1e-6).all()
+
+
+@pytest.mark.parametrize("window_frames", [1, 2, 4])
+@torch.no_grad()
+def test_one_layer_sees_the_window_and_no_frame_further_back(window_frames: int):
+    trunk = make_trunk(window_frames, SHALLOW)
+    assert changed_frames(trunk, make_tokens(7), 1) == list(range(1, 1 + window_frames))
+
+
+@torch.no_grad()
+def test_two_layers_see_two_windows():
+    assert changed_frames(make_trunk(window_frames=3), make_tokens(9), 1) == list(range(1, 6))
+
+
+@pytest.mark.parametrize("window_frames", [1, 2, 3, 5])
+@torch.no_grad()
+def test_frame_by_frame_with_a_cache_equals_whole_clips_far_past_the_window(window_frames: int):
+    trunk, tokens, cache = make_trunk(window_frames), make_tokens(10 * window_frames + 3), TrunkCache()
+    states = torch.stack([trunk.step(frame, cache) for frame in tokens.unbind(1)], 1)
+    torch.testing.assert_close(states, trunk(tokens), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window_frames", [1, 2, 4])
+@torch.no_grad()
+def test_the_cache_never_grows_beyond_the_window_less_one_frame(window_frames: int):
+    trunk, cache = make_trunk(window_frames), TrunkCache()
+    for number, frame in enumerate(make_tokens(9).unbind(1), start=1):
+        trunk.step(frame, cache)
+        assert cache.num_frames == number
+        kept = min(number, window_frames - 1) * NUM_TOKENS
+        shapes = {tensor.shape for layer in cache.layers for tensor in layer}
+        assert shapes == {(2, TRUNK.num_heads, kept, DIM // TRUNK.num_heads)}
+    assert len(cache.layers) == TRUNK.depth
+
+
+@torch.no_grad()
+def test_a_clip_in_a_batch_gives_the_states_it_gives_alone():
+    trunk, tokens = make_trunk(3), make_tokens(5, batch=3)
+    alone = torch.cat([trunk(clip[None]) for clip in tokens])
+    torch.testing.assert_close(trunk(tokens), alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_states_have_unit_scale():
+    states = make_trunk(3)(100 * make_tokens(4))
+    torch.testing.assert_close(states.square().mean(-1), torch.ones(2, 4, NUM_TOKENS), atol=1e-3, rtol=0)
+
+
+def test_every_weight_receives_a_gradient():
+    trunk = make_trunk(3)
+    (trunk(make_tokens(4)) * torch.randn(DIM)).sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in trunk.parameters())

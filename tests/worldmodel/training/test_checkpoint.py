@@ -1,0 +1,197 @@
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.worldmodel.training.toy import Toy, finish, launch, train_toy
+from worldmodel.errors import CheckpointError
+from worldmodel.training import checkpoint
+from worldmodel.training.checkpoint import Description, load_weights, newest, read
+
+
+def saved_at(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_a_checkpoint_describes_itself(tmp_path: Path, stage: int):
+    toy, result = train_toy(tmp_path, steps=2, zero_stage=stage)
+    about = read(result.checkpoint)
+    assert about["version"] == 1
+    assert (about["step"], about["position"], about["num_ranks"], about["zero_stage"]) == (2, 16, 1, stage)
+    assert about["settings"] == {"seed": 0}
+    assert about["identity"] == {"model": {"width": 16}, "codec": "abc"}
+    assert about["package_version"]
+    assert set(about["files"]) == {
+        str(path.relative_to(result.checkpoint))
+        for path in result.checkpoint.rglob("*")
+        if path.is_file() and path.name != "checkpoint.json"
+    }
+    assert (tmp_path / "checkpoints" / "latest").read_text() == "step_00000002\n"
+    weights = load_file(result.checkpoint / "weights.safetensors")
+    assert all(torch.equal(weights[name], value) for name, value in toy.state_dict().items())
+
+
+def test_weights_are_read_by_run_or_by_checkpoint(tmp_path: Path):
+    toy, result = train_toy(tmp_path, steps=2)
+    for place in (tmp_path, result.checkpoint):
+        weights, about = load_weights(place)
+        Toy().load_state_dict(weights)
+        assert torch.equal(weights["net.0.weight"], toy.first_weight)
+        assert about["step"] == 2
+
+
+def test_weights_of_an_empty_folder_are_refused(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="has no complete checkpoint: give the folder of a run"):
+        load_weights(tmp_path)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path):
+    _, result = train_toy(tmp_path, steps=1)
+    path = result.checkpoint / "weights.safetensors"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    with pytest.raises(CheckpointError, match=r"weights.safetensors cannot be read"):
+        load_weights(tmp_path)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path):
+    train_toy(tmp_path, checkpoint_every=1, keep_checkpoints=2)
+    assert saved_at(tmp_path) == ["latest", "step_00000005", "step_00000006"]
+
+
+@pytest.mark.parametrize("damage", ["no description", "a short file", "no shard", "no text"])
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path: Path, damage: str):
+    train_toy(tmp_path, steps=3, checkpoint_every=2)
+    newer = tmp_path / "checkpoints" / "step_00000003"
+    assert newest(tmp_path) == newer
+    shard = next(newer.glob("shards/*optim_states.pt"))
+    match damage:
+        case "no description":
+            (newer / "checkpoint.json").unlink()
+        case "a short file":
+            os.truncate(newer / "weights.safetensors", 10)
+        case "no shard":
+            shard.unlink()
+        case "no text":
+            (newer / "checkpoint.json").write_text("{")
+    assert newest(tmp_path) == newer.with_name("step_00000002")
+    toy, result = train_toy(tmp_path, steps=3, resume=True)
+    assert len(toy.losses) == 1
+    assert newest(tmp_path) == result.checkpoint == newer
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path: Path):
+    train_toy(tmp_path, steps=1)
+    leftover = tmp_path / "checkpoints" / ".step_00000002.partial"
+    leftover.mkdir()
+    (leftover / "junk").touch()
+    train_toy(tmp_path, steps=2, resume=True)
+    assert saved_at(tmp_path) == ["latest", "step_00000001", "step_00000002"]
+
+
+def test_a_pointer_to_an_older_one_does_not_hide_the_newest(tmp_path: Path):
+    train_toy(tmp_path, steps=2, checkpoint_every=1)
+    (tmp_path / "checkpoints" / "latest").write_text("step_00000001\n")
+    assert checkpoint.choose(tmp_path) == tmp_path / "checkpoints" / "step_00000002"
+
+
+@pytest.mark.parametrize(
+    ("identity", "message"),
+    [
+        ({"model": {"width": 32}, "codec": "abc"}, "model.width is 16 there and 32 here"),
+        ({"model": {"width": 16}, "codec": "xyz"}, "codec is abc there and xyz here"),
+        ({"model": {"width": 16}}, "codec is abc there and not there here"),
+    ],
+)
+def test_another_model_is_refused_by_name(tmp_path: Path, identity: dict[str, Any], message: str):
+    train_toy(tmp_path, steps=1)
+    with pytest.raises(CheckpointError, match=f"is of another model: {message}"):
+        train_toy(tmp_path, resume=True, description=Description({}, identity))
+
+
+def test_lists_and_tuples_are_the_same_in_a_description(tmp_path: Path):
+    train_toy(tmp_path, steps=1, description=Description({}, {"grids": ((1, 1), (2, 2))}))
+    train_toy(tmp_path, steps=2, resume=True, description=Description({}, {"grids": [[1, 1], [2, 2]]}))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_another_shape_is_refused(tmp_path: Path, stage: int):
+    train_toy(tmp_path, steps=1, zero_stage=stage)
+    with pytest.raises(CheckpointError, match=r"does not fit this model or is damaged \(.*\): check the settings"):
+        train_toy(tmp_path, Toy(width=24), resume=True, zero_stage=stage)
+
+
+def test_another_stage_or_number_of_processes_is_refused(tmp_path: Path):
+    _, result = train_toy(tmp_path, steps=1, zero_stage=1)
+    with pytest.raises(CheckpointError, match="was saved with zero_stage 1, not 2: resume with 1"):
+        train_toy(tmp_path, resume=True, zero_stage=2)
+    about = read(result.checkpoint) | {"num_ranks": 4}
+    (result.checkpoint / "checkpoint.json").write_text(json.dumps(about))
+    with pytest.raises(CheckpointError, match="was saved with num_ranks 4, not 1: resume with 4"):
+        train_toy(tmp_path, resume=True)
+
+
+def test_a_newer_version_is_refused(tmp_path: Path):
+    (tmp_path / "checkpoint.json").write_text('{"version": 2}')
+    with pytest.raises(CheckpointError, match="is not of version 1"):
+        read(tmp_path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read(tmp_path / "nowhere")
+
+
+class Malice:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("pattern", ["shards/*model_states.pt", "shards/*optim_states.pt", "random_rank_0000.pt"])
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_a_planted_pickle_is_not_executed(tmp_path: Path, pattern: str, form: str):
+    run, executed = tmp_path / "run", tmp_path / "executed"
+    _, result = train_toy(run, steps=1)
+    victim = next(result.checkpoint.glob(pattern))
+    if form == "pickle":
+        victim.write_bytes(pickle.dumps(Malice(executed), protocol=2))
+    else:
+        torch.save({"module": Malice(executed)}, victim)
+    about = read(result.checkpoint)
+    about["files"][str(victim.relative_to(result.checkpoint))] = victim.stat().st_size
+    (result.checkpoint / "checkpoint.json").write_text(json.dumps(about))
+    with pytest.raises(CheckpointError, match="damaged"):
+        train_toy(run, steps=2, resume=True)
+    assert not executed.exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path):
+    printed = finish(launch("full_disk", tmp_path))[0]
+    lines = [line for line in printed.splitlines() if line.startswith("cannot save")]
+    assert len(lines) == 3, printed
+    for line in lines:
+        assert "step_00000006 (" in line
+        assert "File too large" in line
+        assert "make room there and resume; earlier checkpoints are intact" in line
+    assert "I/O error" in lines[1]  # of safetensors
+    assert saved_at(tmp_path / "run") == ["latest", "step_00000003"]
+    assert f"cannot write {tmp_path / 'run' / 'tensorboard'} ([Errno 27] File too large): make room" in printed
+    _, result = train_toy(tmp_path / "run", Toy(width=2048), resume=True)
+    assert result.step == 6
+
+
+def test_a_failed_save_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "publish", refuse)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        train_toy(tmp_path, steps=1)
+    assert saved_at(tmp_path) == []

@@ -1,0 +1,202 @@
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, Toy, finish, launch, make_loader
+from worldmodel.training import engine as engine_module
+from worldmodel.training.engine import Engine, deepspeed_settings, parameter_groups, resolve_precision
+from worldmodel.training.schedule import factor
+
+STAGES = (0, 1, 2, 3)
+
+
+@contextmanager
+def engine_of(objective: nn.Module, **settings: Any) -> Iterator[Engine]:
+    engine = Engine(objective, replace(SETTINGS, **settings), BATCH_SIZE)
+    yield engine
+    engine.close()
+
+
+def steps_of(engine: Engine, toy: Toy, num_steps: int = 6, learning_rate: float = 1e-2) -> list[float]:
+    """Losses and the last norm of a few steps over the toy's data."""
+    batches = make_loader(0)
+    norm = 0.0
+    for _ in range(num_steps):
+        loss, _ = engine.forward(next(batches))
+        engine.backward(loss)
+        norm = float(engine.update(learning_rate))
+    return [*toy.losses, norm]
+
+
+def plain_losses() -> tuple[list[float], list[float]]:
+    """The loop's six steps on one process without DeepSpeed: losses, and norms of the gradient."""
+    toy = Toy(noise=0.0)
+    optimizer = torch.optim.AdamW(parameter_groups(toy, SETTINGS.weight_decay))
+    batches, norms = make_loader(0), []
+    for step in range(6):
+        for group in optimizer.param_groups:
+            group["lr"] = SETTINGS.learning_rate * factor(step, SETTINGS.warmup_steps, SETTINGS.steps)
+        toy(next(batches))[0].backward()
+        norms.append(float(nn.utils.clip_grad_norm_(toy.parameters(), SETTINGS.clip_norm)))
+        optimizer.step()
+        optimizer.zero_grad()
+    return toy.losses, norms
+
+
+def test_the_dictionary_is_a_function_of_the_settings():
+    made = deepspeed_settings(replace(SETTINGS, zero_stage=2, clip_norm=0.5), batch_size=12, num_ranks=3)
+    assert made == deepspeed_settings(replace(SETTINGS, zero_stage=2, clip_norm=0.5), batch_size=12, num_ranks=3)
+    assert made["train_batch_size"] == 12
+    assert made["train_micro_batch_size_per_gpu"] == 4
+    assert made["zero_optimization"]["stage"] == 2
+    assert made["gradient_clipping"] == 0.5
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="batch_size 8 must be a multiple of the 3 processes"):
+        deepspeed_settings(SETTINGS, batch_size=8, num_ranks=3)
+
+
+def test_only_trainable_matrices_decay():
+    module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4))
+    module[2].weight.requires_grad_(False)
+    matrices, others = parameter_groups(module, 0.3)
+    assert (matrices["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    assert [parameter.ndim for parameter in matrices["params"]] == [2]
+    assert len(others["params"]) == 4
+
+
+def test_an_objective_without_parameters_is_refused():
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+        Engine(nn.Identity(), SETTINGS, BATCH_SIZE)
+
+
+def test_auto_is_bf16_only_where_it_is_native(monkeypatch: pytest.MonkeyPatch):
+    cpu = torch.device("cpu")
+    for ability in ("avx512_bf16", "amx_bf16"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda ability=ability: {ability: True})
+        assert resolve_precision("auto", cpu) == "bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert resolve_precision("auto", cpu) == "fp32"
+    assert resolve_precision("bf16", cpu) == "bf16"
+    for native, precision in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert resolve_precision("auto", torch.device("cuda")) == precision
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_makes_the_steps_of_plain_torch(stage: int):
+    toy = Toy(noise=0.0)
+    rates = [SETTINGS.learning_rate * factor(step, SETTINGS.warmup_steps, SETTINGS.steps) for step in range(6)]
+    expected, expected_norms = plain_losses()
+    batches, norms = make_loader(0), []
+    with engine_of(toy, zero_stage=stage) as engine:
+        for rate in rates:
+            loss, metrics = engine.forward(next(batches))
+            engine.backward(loss)
+            norms.append(float(engine.update(rate)))
+            assert not metrics["twice"].requires_grad
+    assert toy.losses == pytest.approx(expected, abs=1e-6)
+    assert norms == pytest.approx(expected_norms, rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_small_bound_clips_and_no_bound_does_not(stage: int):
+    found = {}
+    for bound in (0.0, 1e9, 1e-3):
+        toy = Toy(noise=0.0)
+        # Adam undoes a constant factor; a large epsilon would show it, but so does a bound that only some steps reach.
+        with engine_of(toy, zero_stage=stage, clip_norm=bound) as engine:
+            found[bound] = steps_of(engine, toy)
+    assert found[0.0] == found[1e9]
+    assert found[1e-3] != found[1e9]
+    assert found[1e-3][-1] > 1e-3
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_bf16_keeps_fp32_weights_and_follows_fp32_closely(stage: int):
+    toy = Toy(noise=0.0)
+    with engine_of(toy, zero_stage=stage, precision="bf16") as engine:
+        dtypes = []
+        toy.net[0].register_forward_hook(lambda module, given, made: dtypes.append(made.dtype))
+        steps_of(engine, toy)
+        weights = engine.weights()
+    reference = Toy(noise=0.0)
+    with engine_of(reference, zero_stage=stage) as engine:
+        steps_of(engine, reference)
+    assert set(dtypes) == {torch.bfloat16}
+    assert {value.dtype for name, value in weights.items() if name != "num_calls"} == {torch.float32}
+    assert toy.losses == pytest.approx(reference.losses, rel=0.03)
+    assert toy.losses != reference.losses
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_after_closing_the_objective_has_its_trained_weights(stage: int):
+    toy = Toy(noise=0.0)
+    with engine_of(toy, zero_stage=stage) as engine:
+        steps_of(engine, toy)
+        weights = engine.weights()
+    assert set(weights) == set(Toy().state_dict())
+    assert all(torch.equal(value, weights[name]) for name, value in toy.state_dict().items())
+    toy(torch.zeros(2, 8))[0].backward()
+    assert all(parameter.grad is not None for parameter in toy.parameters())
+
+
+def test_whole_parameters_survive_repeated_calls_under_stage_3():
+    toy = Toy(noise=0.0)
+    with engine_of(toy, zero_stage=3) as engine:
+        steps_of(engine, toy, num_steps=1)
+        with engine.whole(), torch.no_grad():
+            losses = [float(toy(torch.ones(2, 8))[0]) for _ in range(3)]
+            shapes = [tuple(parameter.shape) for parameter in toy.parameters()]
+        steps_of(engine, toy, num_steps=1)
+    assert losses[0] == losses[1] == losses[2]
+    assert shapes == [tuple(parameter.shape) for parameter in Toy().parameters()]
+
+
+def test_deepspeed_is_quiet(capfd: pytest.CaptureFixture[str]):
+    toy = Toy()
+    with engine_of(toy) as engine:
+        steps_of(engine, toy, num_steps=1)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err == ""
+    assert engine_module.deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("two")
+    finish(launch("every_stage", folder, num_ranks=2))
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_train_as_one_on_the_same_batch(two_processes: list[dict[str, Any]], stage: int):
+    expected, _ = plain_losses()
+    for found in two_processes:
+        assert found[f"losses{stage}"] == pytest.approx(expected, abs=1e-5)
+        assert found[f"sum{stage}"] == pytest.approx(two_processes[0]["sum0"], abs=1e-4)
+
+
+def test_two_processes_stop_together_and_resume_exactly(two_processes: list[dict[str, Any]]):
+    assert [found["same"] for found in two_processes] == [True, True]
+
+
+def test_two_processes_draw_differently_and_know_each_other(two_processes: list[dict[str, Any]]):
+    first, second = two_processes
+    assert first["draws"] != second["draws"]
+    assert first["texts"] == second["texts"] == ["rank 0", "rank 1"]
+
+
+def test_a_broken_loss_on_one_process_stops_the_other(two_processes: list[dict[str, Any]]):
+    for found, loss in zip(two_processes, (r"[\d.]+", "nan"), strict=True):
+        assert re.match(f"the loss of step 3 is not finite \\({loss} on process", found["broken"])

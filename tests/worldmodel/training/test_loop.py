@@ -1,0 +1,174 @@
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.worldmodel.training.toy import BATCH_SIZE, Toy, finish, launch, train_toy
+from worldmodel.errors import CheckpointError
+from worldmodel.training.checkpoint import newest
+from worldmodel.training.loop import NonFiniteLossError, due
+from worldmodel.training.report import Report
+from worldmodel.training.signals import StopRequest
+
+
+def scalars(run: Path) -> EventAccumulator:
+    return EventAccumulator(str(run / "tensorboard")).Reload()
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = load_file(one / "weights.safetensors"), load_file(other / "weights.safetensors")
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16")])
+def test_six_steps_are_three_and_three_bit_for_bit(tmp_path: Path, stage: int, precision: str):
+    options: dict[str, Any] = {"zero_stage": stage, "precision": precision}
+    whole, result = train_toy(tmp_path / "whole", **options)
+    assert (result.step, result.position, result.interrupted) == (6, 6 * BATCH_SIZE, False)
+    stop = StopRequest()
+    first = Toy()
+    first.at_call = lambda number: number == 3 and stop.handle(signal.SIGTERM)
+    _, half = train_toy(tmp_path / "halves", first, stop=stop, **options)
+    assert (half.step, half.position, half.interrupted) == (3, 3 * BATCH_SIZE, True)
+    torch.manual_seed(99)
+    second, end = train_toy(tmp_path / "halves", resume=True, **options)
+    assert first.losses + second.losses == whole.losses
+    assert same_weights(end.checkpoint, result.checkpoint)
+    assert second.num_calls == 6
+    assert len(set(whole.losses)) == 6
+
+
+def test_training_lowers_the_loss(tmp_path: Path):
+    toy, _ = train_toy(tmp_path, Toy(noise=0.0), steps=60)
+    assert toy.losses[-1] < 0.5 * toy.losses[0]
+
+
+def test_means_rates_and_norms_are_reported(tmp_path: Path):
+    toy, _ = train_toy(tmp_path, report_every=2)
+    events = scalars(tmp_path)
+    assert set(events.Tags()["scalars"]) == {
+        "loss",
+        "twice",
+        "optimizer/learning_rate",
+        "optimizer/gradient_norm",
+        "speed/samples_per_second",
+        "speed/share_waited_for_data",
+    }
+    loss = [(event.step, event.value) for event in events.Scalars("loss")]
+    pairs = zip(toy.losses[::2], toy.losses[1::2], strict=True)
+    expected = [(2 * index + 2, sum(pair) / 2) for index, pair in enumerate(pairs)]
+    assert [step for step, _ in loss] == [2, 4, 6]
+    assert [value for _, value in loss] == pytest.approx([value for _, value in expected], rel=1e-5)
+    assert [event.value for event in events.Scalars("twice")] == pytest.approx([2 * v for _, v in expected], rel=1e-5)
+    assert events.Scalars("optimizer/learning_rate")[0].value == pytest.approx(1e-2)
+    assert all(0 <= event.value <= 1 for event in events.Scalars("speed/share_waited_for_data"))
+
+
+def test_curves_of_a_resumed_run_do_not_fork(tmp_path: Path):
+    stop = StopRequest()
+    toy = Toy()
+    toy.at_call = lambda number: number == 4 and stop.handle(signal.SIGTERM)
+    train_toy(tmp_path, toy, stop=stop, checkpoint_every=0)
+    train_toy(tmp_path, resume=True)
+    assert [event.step for event in scalars(tmp_path).Scalars("loss")] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_preview_sees_whole_weights_and_changes_nothing(tmp_path: Path, stage: int):
+    seen = []
+
+    def preview(objective: Toy, report: Report, step: int) -> None:
+        assert not objective.training
+        assert not torch.is_grad_enabled()
+        torch.rand(100)
+        seen.append((step, tuple(objective.first_weight.shape)))
+        report.scalars({"preview": step}, step)
+
+    without, _ = train_toy(tmp_path / "without", zero_stage=stage)
+    with_it, _ = train_toy(tmp_path / "with", zero_stage=stage, preview=preview, preview_every=4)
+    assert seen == [(4, (16, 8)), (6, (16, 8))]
+    assert with_it.losses == without.losses
+    assert with_it.training
+    assert [event.value for event in scalars(tmp_path / "with").Scalars("preview")] == [4, 6]
+
+
+def test_checkpoints_come_at_their_steps_and_at_the_end(tmp_path: Path):
+    train_toy(tmp_path, checkpoint_every=2, steps=5, keep_checkpoints=9)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["latest", "step_00000002", "step_00000004", "step_00000005"]
+
+
+def test_a_finished_run_resumes_into_nothing(tmp_path: Path):
+    _, first = train_toy(tmp_path)
+    toy, again = train_toy(tmp_path, resume=True)
+    assert toy.losses == []
+    assert again == first
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path):
+    toy, weights = Toy(), []
+
+    def break_it(number: int) -> None:
+        weights.append(toy.first_weight.detach().clone())
+        toy.noise = float("nan") if number == 2 else 0.1
+
+    toy.at_call = break_it
+    with pytest.raises(NonFiniteLossError, match=r"the loss of step 3 is not finite \(nan on .*lower learning_rate"):
+        train_toy(tmp_path, toy, zero_stage=0, checkpoint_every=1)
+    assert not torch.equal(weights[1], weights[2])
+    assert torch.equal(toy.first_weight, weights[2])
+    assert not (tmp_path / "checkpoints" / "step_00000003").exists()
+
+
+def test_weights_that_broke_are_not_saved(tmp_path: Path):
+    toy = Toy(noise=0.0)
+    toy.first_weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(NonFiniteLossError, match="the gradient of step 1 is not finite"):
+        train_toy(tmp_path, toy, steps=1, zero_stage=0)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_run_with_checkpoints_is_not_begun_anew(tmp_path: Path):
+    train_toy(tmp_path, steps=1)
+    with pytest.raises(CheckpointError, match="already has checkpoints: resume it, or choose another folder"):
+        train_toy(tmp_path)
+
+
+def test_a_run_without_checkpoints_cannot_be_resumed(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="no complete checkpoint to resume from"):
+        train_toy(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(("step", "every", "expected"), [(4, 2, True), (5, 2, False), (4, 0, False)])
+def test_zero_means_never(step: int, every: int, expected: bool):
+    assert due(step, every) == expected
+
+
+def test_a_signal_to_one_process_saves_on_both_and_asks_for_a_requeue(tmp_path: Path):
+    processes = launch("interruptible", tmp_path, num_ranks=2, slurm=True, STEPS="1000000")
+    wait_for(tmp_path / "running")
+    os.kill(processes[1].pid, signal.SIGUSR1)
+    finish(processes, code=75)
+    assert newest(tmp_path / "run") is not None
+
+
+def wait_for(path: Path) -> None:
+    stop = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < stop, f"{path} did not come"
+        time.sleep(0.1)
+
+
+def test_the_progress_shows_on_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    train_toy(tmp_path)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "training on cpu in fp32, processes: 1, ZeRO stage: 1" in printed.err
+    assert "6/6" in printed.err
+    assert "loss=" in printed.err

@@ -1,0 +1,206 @@
+"""A tiny objective over deterministic data, and the cases that need processes of their own."""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from streams.loader import Loader
+from streams.settings import LoaderSettings
+from worldmodel.settings import TrainingSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+BATCH_SIZE = 8
+SETTINGS = TrainingSettings(
+    steps=6, learning_rate=1e-2, warmup_steps=2, report_every=2, preview_every=0, checkpoint_every=0, keep_checkpoints=2
+)
+
+
+class Toy(nn.Module):
+    """Denoises vectors; the noise is drawn from torch's random state, as dropout is."""
+
+    def __init__(self, width: int = 16, noise: float = 0.1) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.net = nn.Sequential(nn.Linear(8, width), nn.GELU(), nn.LayerNorm(width), nn.Linear(width, 8))
+        self.register_buffer("num_calls", torch.zeros((), dtype=torch.int64))
+        self.noise = noise
+        self.losses: list[float] = []
+        self.at_call: Callable[[int], object] = lambda number: None
+
+    @property
+    def first_weight(self) -> Tensor:
+        first = self.net[0]
+        assert isinstance(first, nn.Linear)
+        return first.weight
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        self.num_calls += 1
+        noise = self.noise * torch.randn_like(batch) if self.noise else 0.0
+        loss = (self.net(batch + noise) - batch).square().mean()
+        self.losses.append(loss.item() if not loss.requires_grad else loss.detach().item())
+        self.at_call(len(self.losses))
+        return loss, {"twice": 2 * loss, "absent": torch.full_like(loss, float("nan"))}
+
+
+class Vectors:
+    """A source of 20 vectors, jittered by the generator of their position."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def read(self, index: int, generator: np.random.Generator) -> Tensor:
+        vector = np.sin(np.arange(8) * (index + 1)) + 0.01 * generator.standard_normal(8)
+        return torch.from_numpy(vector.astype(np.float32))
+
+    def collate(self, items: list[Tensor]) -> Tensor:
+        return torch.stack(items)
+
+
+def make_loader(position: int) -> Loader:
+    from worldmodel.training.cluster import find_ranks
+
+    ranks = find_ranks()
+    settings = LoaderSettings(batch_size=BATCH_SIZE, num_workers=0)
+    return Loader(Vectors(), settings, 0, position, rank=ranks.rank, num_ranks=ranks.num_ranks)
+
+
+def train_toy(run: Path, toy: Toy | None = None, **options: Any) -> tuple[Toy, Any]:
+    """Trains; settings are given by name beside the loop's own arguments."""
+    from worldmodel.training.checkpoint import Description
+    from worldmodel.training.loop import train
+
+    toy = toy or Toy()
+    own = {name: options.pop(name) for name in list(options) if hasattr(SETTINGS, name)}
+    description = options.pop("description", Description({"seed": 0}, {"model": {"width": 16}, "codec": "abc"}))
+    settings = replace(SETTINGS, **own)
+    return toy, train(toy, make_loader, settings, BATCH_SIZE, run, description, **options)
+
+
+def launch(case: str, folder: Path, num_ranks: int = 1, slurm: bool = False, **extra: str) -> list[subprocess.Popen]:
+    """Starts one process per rank; `case` is a function of this file that takes the folder."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    processes = []
+    for rank in range(num_ranks):
+        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID") if slurm else ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        ranks = dict(zip(names, (str(rank), str(num_ranks), str(rank)), strict=True))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = os.environ | ranks | address | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | extra
+        command = [sys.executable, "-W", "error", "-m", "tests.worldmodel.training.toy", case, str(folder)]
+        processes.append(
+            subprocess.Popen(
+                command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
+    return processes
+
+
+def finish(processes: list[subprocess.Popen], code: int = 0) -> list[str]:
+    """What the processes printed; they must all end with `code`."""
+    printed = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), "\n".join(printed)
+    return printed
+
+
+def every_stage(folder: Path) -> None:
+    """Losses of all stages, the weights of a checkpoint, and an interrupted and resumed run."""
+    from worldmodel.training import cluster
+    from worldmodel.training.checkpoint import load_weights
+    from worldmodel.training.signals import StopRequest
+
+    found: dict[str, Any] = {}
+    for stage in (0, 1, 2, 3):
+        toy, result = train_toy(folder / f"whole{stage}", Toy(noise=0.0), zero_stage=stage)
+        losses = torch.tensor(toy.losses, dtype=torch.float64)
+        found[f"losses{stage}"] = (cluster.sum_(losses) / cluster.find_ranks().num_ranks).tolist()
+        found[f"sum{stage}"] = sum(value.double().sum().item() for value in load_weights(result.checkpoint)[0].values())
+    whole, _ = train_toy(folder / "noisy")
+    stop = StopRequest()
+    first = Toy()
+    if cluster.find_ranks().rank == cluster.find_ranks().num_ranks - 1:  # only one process is told
+        first.at_call = lambda number: number == 3 and stop.handle(signal.SIGUSR1)
+    _, result = train_toy(folder / "halves", first, stop=stop)
+    assert result.interrupted
+    assert result.step == 3
+    second, _ = train_toy(folder / "halves", resume=True)
+    found["same"] = first.losses + second.losses == whole.losses
+    found["draws"] = whole.losses
+    found["texts"] = cluster.texts(f"rank {cluster.find_ranks().rank}")
+    found["broken"] = broken_on_the_last_rank(folder / "broken")
+    (folder / f"rank{cluster.find_ranks().rank}.json").write_text(json.dumps(found))
+    cluster.stop()
+
+
+def broken_on_the_last_rank(folder: Path) -> str:
+    """The last process meets a loss that is not finite; what every process says of it."""
+    from worldmodel.training import cluster
+    from worldmodel.training.loop import NonFiniteLossError
+
+    toy = Toy()
+    if cluster.find_ranks().rank == cluster.find_ranks().num_ranks - 1:
+        toy.at_call = lambda number: number == 2 and setattr(toy, "noise", float("nan"))
+    try:
+        train_toy(folder, toy)
+    except NonFiniteLossError as error:
+        return str(error)
+    return "nothing"
+
+
+def full_disk(folder: Path) -> None:
+    """A checkpoint fits; then random states, weights and shards (16, 150 and 420 kB) are in turn too large.
+
+    Last, the curves are: TensorBoard's thread then ends with a traceback of its own.
+    """
+    from worldmodel.errors import CheckpointError
+    from worldmodel.training.report import Report
+
+    train_toy(folder / "run", Toy(width=2048), steps=3)
+    for limit_bytes in (1000, 50_000, 200_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
+        try:
+            train_toy(folder / "run", Toy(width=2048), resume=True, report_every=100)
+        except CheckpointError as error:
+            print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    report = Report(folder / "run")
+    try:
+        report.text("long", "x" * 100_000, 1)
+        report.flush()
+        report.flush()
+    except CheckpointError as error:
+        print(error)
+    report.close()
+
+
+def interruptible(folder: Path) -> None:
+    """What the command does: handlers first, a run, and the exit status for an interrupted one."""
+    from worldmodel.training import signals
+
+    stop = signals.install()
+    from worldmodel.training import checkpoint, cluster
+
+    toy = Toy()
+    toy.at_call = lambda number: (folder / "running").touch()
+    resume = checkpoint.newest(folder / "run") is not None
+    _, result = train_toy(folder / "run", toy, steps=int(os.environ["STEPS"]), stop=stop, resume=resume)
+    cluster.stop()
+    sys.exit(signals.EXIT_INTERRUPTED if result.interrupted else 0)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    globals()[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,137 @@
+"""The attention door: rotary positions over (time, row, column) and scaled dot-product attention.
+
+Rotary embedding: Su et al. 2021, "RoFormer". QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers".
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+TIME_SHARE = 0.5  # of a head's channels; the rest is split evenly between rows and columns
+SPACE_PERIODS = (0.5, 8.0)  # shortest and longest period, in units of the frame's side
+TIME_PERIODS = (2.0, 512.0)  # in frames
+
+
+def grid_positions(height: int, width: int) -> Float[Tensor, "token 2"]:
+    """(row, column) of the cells of a grid, 0 to 1 over the frame, so that every resolution shares coordinates."""
+    rows = (torch.arange(height) + 0.5) / height
+    columns = (torch.arange(width) + 0.5) / width
+    return torch.cartesian_prod(rows, columns)
+
+
+def rotary_angles(
+    time_frames: Float[Tensor, " token"], places: Float[Tensor, "token 2"], head_dim: int
+) -> Float[Tensor, "token half"]:
+    """Rotation angles of every token for half of the head's channels: time, then row, then column."""
+    num_time = int(head_dim // 2 * TIME_SHARE)
+    num_row = (head_dim // 2 - num_time) // 2
+    num_column = head_dim // 2 - num_time - num_row
+    coordinates = (time_frames, places[:, 0], places[:, 1])
+    sizes = ((num_time, TIME_PERIODS), (num_row, SPACE_PERIODS), (num_column, SPACE_PERIODS))
+    angles = [
+        coordinate[:, None].double() * _frequencies(count, *periods).to(coordinate.device)
+        for coordinate, (count, periods) in zip(coordinates, sizes, strict=True)
+    ]
+    return torch.cat(angles, 1).remainder(2 * torch.pi).float()
+
+
+def _frequencies(count: int, shortest: float, longest: float) -> Tensor:
+    exponents = torch.linspace(0, 1, count, dtype=torch.float64) if count > 1 else torch.zeros(count).double()
+    return 2 * torch.pi / (shortest * (longest / shortest) ** exponents)
+
+
+def rotate(
+    x: Float[Tensor, "batch head token channel"], angles: Float[Tensor, "token half"]
+) -> Float[Tensor, "batch head token channel"]:
+    """Rotate the channel pairs of queries or keys by their token's angles, in fp32."""
+    first, second = x.float().chunk(2, -1)
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.cat((first * cosine - second * sine, first * sine + second * cosine), -1).to(x.dtype)
+
+
+def frame_mask(num_frames: int, num_tokens: int, window_frames: int) -> Bool[Tensor, "token token"]:
+    """True where a token may look: all tokens of its own frame and of the window_frames - 1 frames before it."""
+    frame = torch.arange(num_frames).repeat_interleave(num_tokens)
+    distance = frame[:, None] - frame[None]
+    return (distance >= 0) & (distance < window_frames)
+
+
+def group_mask(sizes: list[int], prefix: int) -> Bool[Tensor, "token other"]:
+    """Block-causal mask of groups of tokens (scales) that all see a prefix: True where a token may look."""
+    group = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    causal = group[:, None] >= group[None]
+    return torch.cat((torch.ones(len(group), prefix, dtype=torch.bool), causal), 1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values may come from an earlier call (a cache) or another sequence."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.query_norm = nn.RMSNorm(self.head_dim)
+        self.key_norm = nn.RMSNorm(self.head_dim)
+
+    def keys_values(
+        self, x: Float[Tensor, "batch token dim"], angles: Float[Tensor, "token half"]
+    ) -> tuple[Float[Tensor, "batch head token channel"], Float[Tensor, "batch head token channel"]]:
+        """Rotated keys, and values."""
+        key, value = self.key_value(x).unflatten(-1, (2 * self.num_heads, self.head_dim)).transpose(1, 2).chunk(2, 1)
+        return rotate(self.key_norm(key), angles).to(value.dtype), value
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch token dim"],
+        angles: Float[Tensor, "token half"],
+        key: Float[Tensor, "batch head other channel"],
+        value: Float[Tensor, "batch head other channel"],
+        mask: Bool[Tensor, "token other"] | None,
+    ) -> Float[Tensor, "batch token dim"]:
+        """Attend from x to the given keys and values; without a mask every token sees all of them."""
+        query = self.query(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        query = rotate(self.query_norm(query), angles).to(value.dtype)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020, "GLU Variants Improve Transformer")."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = -(-dim * 8 // 3 // 32) * 32
+        self.gate_value = nn.Linear(dim, 2 * hidden, bias=False)
+        self.out = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+        """Same shape out."""
+        gate, value = self.gate_value(x).chunk(2, -1)
+        return self.out(F.silu(gate) * value)
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = nn.RMSNorm(dim), Attention(dim, num_heads)
+        self.feed_norm, self.feed = nn.RMSNorm(dim), FeedForward(dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch token dim"],
+        angles: Float[Tensor, "token half"],
+        past: tuple[Tensor, Tensor] | None,
+        mask: Bool[Tensor, "token other"] | None,
+    ) -> tuple[Float[Tensor, "batch token dim"], tuple[Tensor, Tensor]]:
+        """Attend to `past` keys and values and to x itself; return the output and all keys and values."""
+        normed = self.attention_norm(x)
+        key, value = self.attention.keys_values(normed, angles)
+        if past is not None:
+            key, value = torch.cat((past[0], key), 2), torch.cat((past[1], value), 2)
+        x = x + self.attention(normed, angles, key, value, mask)
+        return x + self.feed(self.feed_norm(x)), (key, value)

@@ -1,0 +1,84 @@
+"""What a tokenizer's run minimises: reconstruction through the quantiser, for pictures and for sound."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from streams.clip import Batch, to_float
+from worldmodel.codecs.picture import PictureVQ
+from worldmodel.codecs.quantizer import MultiScaleQuantizer, still_change_share
+from worldmodel.codecs.sound import SoundVQ
+
+STILL_GREY_LEVELS = 2.0  # a patch stands still when it changes by less than this on average
+
+
+class PictureObjective(nn.Module):
+    """Squared and absolute error of the pixels, and commitment to the codes."""
+
+    def __init__(self, codec: PictureVQ) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Loss and metrics of the frames of a batch."""
+        clips = to_float(batch.frames)
+        frames = clips.flatten(0, 1)
+        rebuilt, quantized = self.codec(frames)
+        error = F.mse_loss(rebuilt.float(), frames)
+        loss = error + 0.1 * F.l1_loss(rebuilt.float(), frames) + 0.25 * quantized.loss
+        metrics = {"psnr": 10 * torch.log10(4 / error.detach()), "commitment": quantized.loss.detach()}
+        return loss, metrics | codebook_metrics(self.codec.quantizer)
+
+    @torch.no_grad()
+    def flicker(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Share of the finest codes that change where the picture stands still, with and without stickiness."""
+        clips = to_float(batch.frames)
+        columns = self.codec.pyramid.slices[-1]
+        still = still_places(clips, self.codec.pyramid.grid)
+        latent = self.codec.latent(clips)
+        sticky = self.codec.quantizer.encode(latent)[..., columns]
+        plain = self.codec.quantizer.encode(latent, sticky=False)[..., columns]
+        return {
+            "still_codes_that_change": still_change_share(sticky, still),
+            "still_codes_that_change_unsticky": still_change_share(plain, still),
+        }
+
+
+class SoundObjective(nn.Module):
+    """Squared error of log-mel slices, and commitment to the codes."""
+
+    def __init__(self, codec: SoundVQ) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Loss and metrics of the clips of a batch that have sound."""
+        slices = self.codec.log_mel(batch.sound)
+        # A clip without sound is silence to the quantiser, but is not learned from.
+        heard = batch.has_sound.float().repeat_interleave(slices.shape[1])
+        slices = slices.flatten(0, 1)
+        rebuilt, quantized = self.codec(slices)
+        error = (rebuilt.float() - slices).square().mean(dim=(1, 2))
+        error = (error * heard).sum() / heard.sum().clamp(min=1)
+        metrics = {"log_mel_error": error.detach().sqrt(), "commitment": quantized.loss.detach()}
+        return error + 0.25 * quantized.loss, metrics | codebook_metrics(self.codec.quantizer)
+
+
+def codebook_metrics(quantizer: MultiScaleQuantizer) -> dict[str, Float[Tensor, ""]]:
+    """Perplexity (how many entries are in even use) and dead entries of every scale's codebook."""
+    metrics = {}
+    for index, codebook in enumerate(quantizer.codebooks):
+        share = codebook.counts / codebook.counts.sum().clamp(min=1e-9)  # type: ignore[union-attr]
+        metrics[f"perplexity/scale_{index}"] = torch.exp(-(share * (share + 1e-9).log()).sum())
+        dead = codebook.counts <= 2 * codebook.restart_below  # type: ignore[operator]
+        metrics[f"dead_codes/scale_{index}"] = dead.float().sum()
+    return metrics
+
+
+def still_places(
+    frames: Float[Tensor, "batch frame 3 height width"], grid: tuple[int, int]
+) -> Bool[Tensor, "batch step place"]:
+    """Where the patch under a code changes by less than 2 grey levels from one frame to the next."""
+    change = frames.diff(dim=1).abs().mean(2) * 127.5
+    return F.adaptive_avg_pool2d(change, grid).flatten(2) < STILL_GREY_LEVELS

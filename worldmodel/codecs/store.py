@@ -1,0 +1,110 @@
+"""Codecs on disk: frozen weights (safetensors) beside a description, and the fingerprint of both."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from streams.settings import ClipSettings
+from worldmodel.codecs.picture import PictureVQ
+from worldmodel.codecs.sound import SoundVQ
+from worldmodel.errors import CheckpointError
+from worldmodel.settings import PictureCodecSettings, QuantizerSettings, SoundCodecSettings
+
+Codec = PictureVQ | SoundVQ
+WEIGHTS, DESCRIPTION = "codec.safetensors", "codec.json"
+FORMAT_VERSION = 1
+
+
+def build_codec(kind: str, settings: PictureCodecSettings | SoundCodecSettings, clips: ClipSettings) -> Codec:
+    """An untrained codec.
+
+    Raises:
+        ValueError: the settings are of the other kind.
+    """
+    if kind == "picture" and isinstance(settings, PictureCodecSettings):
+        return PictureVQ(settings, clips)
+    if kind == "sound" and isinstance(settings, SoundCodecSettings):
+        return SoundVQ(settings, clips)
+    raise ValueError(f"a codec of kind {kind!r} is not described by {type(settings).__name__}")
+
+
+def save_codec(run: Path, codec: Codec) -> str:
+    """Write a trained codec into a run's folder, each file temporary-then-rename; return its fingerprint."""
+    run.mkdir(parents=True, exist_ok=True)
+    description = {
+        "format": FORMAT_VERSION,
+        "kind": codec.kind,
+        "settings": dataclasses.asdict(codec.settings),
+        "clips": dataclasses.asdict(codec.clips),
+    }
+    partial = run / f"{WEIGHTS}.partial"
+    save_file({name: tensor.contiguous() for name, tensor in codec.state_dict().items()}, partial)
+    partial.replace(run / WEIGHTS)
+    partial = run / f"{DESCRIPTION}.partial"
+    partial.write_text(json.dumps(description, indent=2), encoding="utf-8")
+    partial.replace(run / DESCRIPTION)
+    return fingerprint_of(run)
+
+
+def load_codec(run: Path | str) -> Codec:
+    """A frozen codec in evaluation mode, with `fingerprint` set.
+
+    Raises:
+        CheckpointError: there is no codec, or it is damaged or of another version.
+    """
+    run = Path(run)
+    description = _read_description(run)
+    try:
+        clips = ClipSettings(**description["clips"])
+        codec = build_codec(description["kind"], _settings_of(description), clips)
+        codec.load_state_dict(load_file(run / WEIGHTS))
+    except (SafetensorError, KeyError, TypeError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{run / WEIGHTS} cannot be read as a codec ({error}); train it again") from error
+    codec.fingerprint = fingerprint_of(run)
+    return codec.eval().requires_grad_(False)
+
+
+def fingerprint_of(run: Path) -> str:
+    """Hash over description and weights: equal for equal codes, different for any other codec."""
+    digest = hashlib.sha256(json.dumps(_read_description(run), sort_keys=True).encode())
+    weights = load_file(run / WEIGHTS)
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def copy_codec(source: Path, target: Path) -> None:
+    """Copy the files of a codec, so that a run is complete by itself."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, DESCRIPTION):
+        shutil.copyfile(source / name, target / f"{name}.partial")
+        (target / f"{name}.partial").replace(target / name)
+
+
+def _read_description(run: Path) -> dict[str, Any]:
+    path = run / DESCRIPTION
+    if not path.is_file():
+        raise CheckpointError(f"{run} holds no codec ({DESCRIPTION} is missing): give a run of `worldmodel tokenizer`")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a codec's description ({error}); train the codec again") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT_VERSION:
+        raise CheckpointError(f"{path} is not of codec format {FORMAT_VERSION}; train the codec again")
+    return description
+
+
+def _settings_of(description: dict[str, Any]) -> PictureCodecSettings | SoundCodecSettings:
+    kind = {"picture": PictureCodecSettings, "sound": SoundCodecSettings}[description["kind"]]
+    plain = dict(description["settings"])
+    quantizer = dict(plain.pop("quantizer"))
+    quantizer["grids"] = tuple(tuple(grid) for grid in quantizer["grids"])
+    return kind(**plain, quantizer=QuantizerSettings(**quantizer))

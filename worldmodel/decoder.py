@@ -1,0 +1,212 @@
+"""The frame decoder: the codes of the next frame, coarse to fine, given the state of the last frame.
+
+All codes of a scale are predicted in parallel from the scales already decoded (VAR: Tian et al. 2024), picture first,
+then sound.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from worldmodel.attention import Block, grid_positions, group_mask, rotary_angles
+from worldmodel.codecs.quantizer import MultiScaleQuantizer
+from worldmodel.layout import Scale
+from worldmodel.settings import TransformerSettings
+
+SPREAD_DIM = 64
+
+
+@dataclass
+class DecoderCache:
+    """Keys and values of the state and of the scales decoded so far, and their number of scales."""
+
+    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    num_scales: int = 0
+
+
+class ModalityInput(nn.Module):
+    """Input tokens of one modality's scales: what is decoded so far, the previous frame, and the state in place."""
+
+    def __init__(self, quantizer: MultiScaleQuantizer, dim: int, state_grid: tuple[int, int]) -> None:
+        super().__init__()
+        pyramid = quantizer.pyramid
+        self.state_grid = state_grid
+        self.unfold = (pyramid.grid[0] // state_grid[0], pyramid.grid[1] // state_grid[1])
+        self.spread = nn.Linear(dim, SPREAD_DIM * self.unfold[0] * self.unfold[1])
+        self.mix = nn.Linear(SPREAD_DIM + 3 * quantizer.dim, dim)
+        self.scale = nn.Parameter(torch.randn(len(pyramid.scales), dim) * 0.02)
+
+    def spread_state(self, state: Float[Tensor, "item token dim"]) -> Float[Tensor, "item channel row column"]:
+        """State tokens of this modality, unfolded to the latent's grid."""
+        cells = self.spread(state).unflatten(1, self.state_grid).unflatten(-1, (SPREAD_DIM, *self.unfold))
+        return cells.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+    def forward(
+        self,
+        index: int,
+        maps: Float[Tensor, "item channel row column"],
+        old_code: Float[Tensor, "item place latent"],
+    ) -> Float[Tensor, "item place dim"]:
+        """Tokens of scale `index`."""
+        return self.mix(torch.cat((maps.flatten(2).transpose(1, 2), old_code), 2)) + self.scale[index]
+
+
+class Readout(nn.Module):
+    """Logits of one scale's codes, from a guess of the next latent and with a copy path.
+
+    A code is the nearest entry to a residual, so the logits are the negative squared distances of a guessed residual to
+    the codebook: what the previous frame's latent would leave over, plus a learned change. The copy path is a learned
+    gate that adds to the logit of the code that stood at the same place in the previous frame (after pointer
+    networks: See et al. 2017, "Get To The Point"). A plain linear readout corrects both.
+    """
+
+    def __init__(self, dim: int, latent_dim: int, vocabulary: int, copy_bias: float) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(dim)
+        self.change = nn.Linear(dim, latent_dim)
+        self.correct = nn.Linear(dim, vocabulary)
+        self.gate = nn.Linear(dim, 1)
+        self.log_sharpness = nn.Parameter(torch.tensor(-1.0))
+        self.copy_bias = copy_bias
+
+    def initialise(self) -> None:
+        """Start as a copy of the previous frame's latent and codes."""
+        for linear in (self.change, self.correct, self.gate):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        nn.init.constant_(self.gate.bias, self.copy_bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "item place dim"],
+        left_over: Float[Tensor, "item place latent"],
+        vectors: Float[Tensor, "vocabulary latent"],
+        previous: Int[Tensor, "item place"],
+    ) -> Float[Tensor, "item place vocabulary"]:
+        """Logits, in fp32."""
+        x = self.norm(x)
+        spread = vectors.square().mean().sqrt().clamp(min=1e-6)
+        entries = vectors / spread
+        guess = left_over / spread + self.change(x).float()
+        closeness = guess @ entries.T - 0.5 * entries.square().sum(1)
+        logits = self.log_sharpness.exp() * closeness + self.correct(x).float()
+        return logits.scatter_add(2, previous[..., None], self.gate(x).float())
+
+
+class FrameDecoder(nn.Module):
+    """A shallow transformer that runs once per scale."""
+
+    def __init__(
+        self,
+        settings: TransformerSettings,
+        quantizers: list[MultiScaleQuantizer],
+        state_grids: list[tuple[int, int]],
+        state_places: Float[Tensor, "token 2"],
+        copy_bias: float,
+    ) -> None:
+        super().__init__()
+        dim, head_dim = settings.dim, settings.dim // settings.num_heads
+        # A tuple, so that the quantisers are registered once, in the model that owns them.
+        self.quantizers = tuple(quantizers)
+        self.levels = [(m, k) for m, q in enumerate(quantizers) for k in range(len(q.pyramid.scales))]
+        self.scales: list[Scale] = [quantizers[m].pyramid.scales[k] for m, k in self.levels]
+        self.inputs = nn.ModuleList(ModalityInput(q, dim, g) for q, g in zip(quantizers, state_grids, strict=True))
+        self.blocks = nn.ModuleList(Block(dim, settings.num_heads) for _ in range(settings.depth))
+        self.readouts = nn.ModuleList(
+            Readout(dim, quantizers[m].dim, scale.vocabulary, copy_bias)
+            for (m, _), scale in zip(self.levels, self.scales, strict=True)
+        )
+        sizes = [scale.num_codes for scale in self.scales]
+        places = torch.cat([grid_positions(scale.height, scale.width) for scale in self.scales])
+        still = torch.zeros(len(places)), torch.zeros(len(state_places))
+        self.angles: Tensor
+        self.state_angles: Tensor
+        self.mask: Tensor
+        self.register_buffer("angles", rotary_angles(still[0], places, head_dim), persistent=False)
+        self.register_buffer("state_angles", rotary_angles(still[1], state_places, head_dim), persistent=False)
+        self.register_buffer("mask", group_mask(sizes, len(state_places)), persistent=False)
+
+    def forward(
+        self,
+        state: Float[Tensor, "item token dim"],
+        previous: Int[Tensor, "item code"],
+        codes: Int[Tensor, "item code"],
+    ) -> list[Float[Tensor, "item place vocabulary"]]:
+        """Logits of every scale of the frame after `state`, each given the true coarser scales in `codes`."""
+        inputs = [
+            self._inputs(modality, index, partial, previous, old)
+            for modality, (quantizer, part) in enumerate(zip(self.quantizers, self.parts, strict=True))
+            for old in [self._old(modality, state, previous)]
+            for index, partial in enumerate(quantizer.partials(codes[:, part]))
+        ]
+        x = torch.cat([tokens for tokens, _ in inputs], 1)
+        for block, past in zip(self.blocks, self._remember(state), strict=True):
+            x, _ = block(x, self.angles, past, self.mask)
+        outputs = x.split([scale.num_codes for scale in self.scales], 1)
+        return [
+            self._read(level, out, left_over, previous)
+            for level, (out, (_, left_over)) in enumerate(zip(outputs, inputs, strict=True))
+        ]
+
+    def start(self, state: Float[Tensor, "item token dim"]) -> DecoderCache:
+        """Begin a frame."""
+        return DecoderCache(self._remember(state))
+
+    def step(
+        self,
+        state: Float[Tensor, "item token dim"],
+        previous: Int[Tensor, "item code"],
+        codes: Int[Tensor, "item code"],
+        cache: DecoderCache,
+    ) -> Float[Tensor, "item place vocabulary"]:
+        """Logits of the next scale, whose coarser scales are already in `codes` (finer columns are not read)."""
+        level = cache.num_scales
+        modality, index = self.levels[level]
+        partial = self.quantizers[modality].partial(codes[:, self.parts[modality]], index)
+        x, left_over = self._inputs(modality, index, partial, previous, self._old(modality, state, previous))
+        angles = self.angles[self.slices[level]]
+        for number, block in enumerate(self.blocks):
+            x, cache.layers[number] = block(x, angles, cache.layers[number], None)
+        cache.num_scales += 1
+        return self._read(level, x, left_over, previous)
+
+    @property
+    def parts(self) -> list[slice]:
+        """Columns of every modality in a frame's codes."""
+        counts = [quantizer.pyramid.num_codes for quantizer in self.quantizers]
+        return [slice(sum(counts[:m]), sum(counts[: m + 1])) for m in range(len(counts))]
+
+    @property
+    def slices(self) -> list[slice]:
+        """Columns of every scale in a frame's codes."""
+        counts = [scale.num_codes for scale in self.scales]
+        return [slice(sum(counts[:k]), sum(counts[: k + 1])) for k in range(len(counts))]
+
+    def _remember(self, state: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [block.attention.keys_values(state, self.state_angles) for block in self.blocks]
+
+    def _old(self, modality: int, state: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        module = self.inputs[modality]
+        counts = [m.state_grid[0] * m.state_grid[1] for m in self.inputs]
+        mine = state.split(counts, 1)[modality]
+        return self.quantizers[modality].embed(previous[:, self.parts[modality]]), module.spread_state(mine)
+
+    def _inputs(
+        self, modality: int, index: int, partial: Tensor, previous: Tensor, old: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens of one scale, and what the previous frame's latent would leave over for it."""
+        columns = self.slices[self.levels.index((modality, index))]
+        old_code = self.quantizers[modality].lookup(previous[:, columns], index)
+        old_latent = F.interpolate(old[0], partial.shape[-2:], mode="area")
+        spread = F.interpolate(old[1], partial.shape[-2:], mode="area")
+        left_over = old_latent - partial
+        tokens = self.inputs[modality](index, torch.cat((partial, left_over, spread), 1), old_code)
+        return tokens, left_over.flatten(2).transpose(1, 2)
+
+    def _read(self, level: int, x: Tensor, left_over: Tensor, previous: Tensor) -> Tensor:
+        modality, index = self.levels[level]
+        vectors = self.quantizers[modality].codebooks[index].vectors
+        return self.readouts[level](x, left_over, vectors, previous[:, self.slices[level]])

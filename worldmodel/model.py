@@ -1,0 +1,135 @@
+"""The world model: codes of past frames in, a distribution over the codes of the next frame out."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from worldmodel.attention import grid_positions
+from worldmodel.codecs.quantizer import MultiScaleQuantizer
+from worldmodel.decoder import FrameDecoder
+from worldmodel.settings import ModelSettings
+from worldmodel.trunk import Trunk, TrunkCache
+
+
+@dataclass
+class ModelCache:
+    """What a rollout keeps between frames: the trunk's keys and values, and the last frame's codes."""
+
+    trunk: TrunkCache = field(default_factory=TrunkCache)
+    codes: Tensor | None = None
+
+
+class FrameEmbedding(nn.Module):
+    """Latents of finished frames to the trunk's tokens.
+
+    A token sees an overlapping square of latents of its own frame and of the frame before, so that motion is visible
+    to the first layer.
+    """
+
+    def __init__(self, latent_dim: int, patch: tuple[int, int], dim: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.overlap = tuple(int(side > 1) for side in patch) if patch[0] > 1 else (0, 0)
+        kernel = tuple(side + 2 * more for side, more in zip(patch, self.overlap, strict=True))
+        self.project = nn.Conv2d(2 * latent_dim, dim, kernel, stride=patch, padding=self.overlap)
+        self.kind = nn.Parameter(torch.randn(dim) * 0.02)
+        self.absent = nn.Parameter(torch.randn(dim) * 0.02)
+
+    def forward(
+        self,
+        latents: Float[Tensor, "batch frame channel row column"],
+        before: Float[Tensor, "batch 1 channel row column"],
+        present: Bool[Tensor, " batch"],
+    ) -> Float[Tensor, "batch frame token dim"]:
+        """Tokens of a clip; where the modality is absent, a learned token stands in."""
+        earlier = torch.cat((before, latents[:, :-1]), 1)
+        maps = self.project(torch.cat((latents, latents - earlier), 2).flatten(0, 1))
+        tokens = maps.flatten(2).transpose(1, 2).unflatten(0, latents.shape[:2])
+        return torch.where(present[:, None, None, None], tokens, self.absent.to(tokens.dtype)) + self.kind
+
+
+class WorldModel(nn.Module):
+    """Trunk over finished frames, decoder inside a frame, over frozen codecs' latents.
+
+    A frame's codes are one row: the picture's pyramid, then the sound's (if the run has sound).
+    """
+
+    def __init__(self, settings: ModelSettings, picture: MultiScaleQuantizer, sound: MultiScaleQuantizer | None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.quantizers = nn.ModuleList([picture] if sound is None else [picture, sound])
+        self.quantizers.requires_grad_(False)
+        rows, columns = picture.pyramid.grid
+        if rows % settings.patch or columns % settings.patch:
+            raise ValueError(f"model.patch={settings.patch} must divide the finest grid {rows}x{columns}")
+        grids = [(rows // settings.patch, columns // settings.patch), (1, 1)][: len(self.quantizers)]
+        places = torch.cat([grid_positions(*grid) for grid in grids])
+        dim = settings.trunk.dim
+        if settings.decoder.dim != dim:
+            raise ValueError(f"model.decoder.dim={settings.decoder.dim} must equal model.trunk.dim={dim}")
+        self.embeddings = nn.ModuleList(
+            FrameEmbedding(q.dim, (q.pyramid.grid[0] // g[0], q.pyramid.grid[1] // g[1]), dim)
+            for q, g in zip(self.quantizers, grids, strict=True)
+        )
+        self.trunk = Trunk(settings.trunk, settings.window_frames, places)
+        self.decoder = FrameDecoder(settings.decoder, list(self.quantizers), grids, places, settings.copy_bias)
+        self.apply(_initialise)
+        for readout in self.decoder.readouts:
+            readout.initialise()
+
+    def train(self, mode: bool = True) -> "WorldModel":
+        """Training mode for everything but the frozen codecs, whose codebooks must not move."""
+        super().train(mode)
+        self.quantizers.eval()
+        return self
+
+    @property
+    def num_codes(self) -> int:
+        """Codes of one frame."""
+        return sum(quantizer.pyramid.num_codes for quantizer in self.quantizers)
+
+    def embed(
+        self,
+        codes: Int[Tensor, "batch frame code"],
+        has_sound: Bool[Tensor, " batch"],
+        before: Int[Tensor, "batch code"] | None = None,
+    ) -> Float[Tensor, "batch frame token dim"]:
+        """The trunk's tokens of finished frames; `before` are the codes of the frame before the first."""
+        joined = codes if before is None else torch.cat((before[:, None], codes), 1)
+        present = [torch.ones_like(has_sound), has_sound]
+        tokens = []
+        for embedding, quantizer, part, here in zip(
+            self.embeddings, self.quantizers, self.decoder.parts, present, strict=False
+        ):
+            latents = quantizer.embed(joined[..., part].flatten(0, 1)).unflatten(0, joined.shape[:2])
+            first = latents[:, :1]  # nothing is before a clip: its first frame stands still
+            tokens.append(embedding(latents if before is None else latents[:, 1:], first, here))
+        return torch.cat(tokens, 2)
+
+    def states(
+        self, codes: Int[Tensor, "batch frame code"], has_sound: Bool[Tensor, " batch"]
+    ) -> Float[Tensor, "batch frame token dim"]:
+        """state[t] of every frame: what is known after frames up to t."""
+        return self.trunk(self.embed(codes, has_sound))
+
+    def start(self) -> ModelCache:
+        """Begin a rollout."""
+        return ModelCache()
+
+    def step(
+        self, codes: Int[Tensor, "batch code"], has_sound: Bool[Tensor, " batch"], cache: ModelCache
+    ) -> Float[Tensor, "batch token dim"]:
+        """State after one more frame; the cache is updated in place."""
+        tokens = self.embed(codes[:, None], has_sound, cache.codes)
+        cache.codes = codes
+        return self.trunk.step(tokens[:, 0], cache.trunk)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Normal weights of variance 1 / fan-in and zero biases in linear layers."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

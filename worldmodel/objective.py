@@ -1,0 +1,185 @@
+"""What a run of the world model minimises: the next frame's codes, and the heads on views of the clip."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from worldmodel.heads.arrow_of_time import ArrowOfTime
+from worldmodel.heads.correspondence import Correspondence
+from worldmodel.heads.flow import Flow
+from worldmodel.heads.readout import HeadResult
+from worldmodel.heads.speed import Speed
+from worldmodel.latents import CodeBatch
+from worldmodel.model import WorldModel
+from worldmodel.settings import HeadSettings
+
+HEADS = ("flow", "speed", "arrow_of_time", "correspondence")
+
+
+@dataclass(frozen=True)
+class NextFrame:
+    """Prediction of the next frame's codes.
+
+    Attributes:
+        nats: cross-entropy of every code, (batch, frame, code).
+        counted: codes that exist (a clip without sound has no codes of sound), (batch, frame, code).
+        changed: codes that differ from the frame before, (batch, frame, code).
+        right: whether the most likely code is the true one, (batch, frame, code).
+    """
+
+    nats: Tensor
+    counted: Tensor
+    changed: Tensor
+    right: Tensor
+
+    def bits_per_frame(self) -> Float[Tensor, ""]:
+        """Mean number of bits to tell the next frame's codes."""
+        return (self.nats * self.counted).sum(-1).mean() / math.log(2)
+
+
+class WorldObjective(nn.Module):
+    """The world model with its heads; `forward` gives the loss of a batch and what to log."""
+
+    def __init__(self, model: WorldModel, heads: HeadSettings) -> None:
+        super().__init__()
+        self.model, self.weights = model, heads
+        dim, patch = model.settings.trunk.dim, model.settings.patch
+        rows, columns = model.quantizers[0].pyramid.grid  # type: ignore[union-attr]
+        has_sound = len(model.quantizers) > 1
+        self.heads = nn.ModuleDict()
+        if heads.flow > 0:
+            self.heads["flow"] = Flow(dim, (rows // patch, columns // patch))
+            self.heads["flow"].initialise()
+        if heads.speed > 0:
+            self.heads["speed"] = Speed(dim)
+        if heads.arrow_of_time > 0:
+            self.heads["arrow_of_time"] = ArrowOfTime(dim)
+        if heads.correspondence > 0 and has_sound:
+            self.heads["correspondence"] = Correspondence(dim)
+
+    def forward(self, batch: CodeBatch) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Loss and metrics of one batch."""
+        codes = torch.cat((batch.picture, batch.sound), 2)
+        settings = self.model.settings
+        context = corrupt(codes, settings.context_noise, self._vocabularies()) if self.training else codes
+        states = self.model.states(context, batch.has_sound)
+        count = settings.decoded_frames if self.training else 0
+        next_frame = self.next_frame(states, context, codes, batch.has_sound, count)
+        counted = next_frame.counted
+        loss = (next_frame.nats * counted).sum() / counted.sum()
+        metrics = self._describe(next_frame)
+        for name, result in self.head_results(batch, states).items():
+            loss = loss + getattr(self.weights, name) * result.loss
+            metrics[f"{name}/loss"] = result.loss
+            metrics[f"{name}/score"] = result.scores.mean()
+            metrics[f"{name}/chance"] = torch.tensor(self.heads[name].chance)  # type: ignore[arg-type]
+        return loss, metrics
+
+    def next_frame(
+        self,
+        states: Float[Tensor, "batch frame token dim"],
+        context: Int[Tensor, "batch frame code"],
+        codes: Int[Tensor, "batch frame code"],
+        has_sound: Bool[Tensor, " batch"],
+        num_drawn: int = 0,
+    ) -> NextFrame:
+        """Predict frames 1 ... T-1 from the states before them, or `num_drawn` of them drawn at random."""
+        frames = torch.arange(codes.shape[1] - 1, device=codes.device)
+        if 0 < num_drawn < len(frames):
+            # The decoder is the larger part of the cost; a random few frames give the same gradient on average.
+            frames = torch.randperm(len(frames), device=codes.device)[:num_drawn]
+        previous, target = context[:, frames].flatten(0, 1), codes[:, frames + 1].flatten(0, 1)
+        logits = self.model.decoder(states[:, frames].flatten(0, 1), previous, target)
+        parts = [target[:, columns] for columns in self.model.decoder.slices]
+        nats = [F.cross_entropy(x.transpose(1, 2), part, reduction="none") for x, part in zip(logits, parts, strict=True)]
+        right = [x.argmax(-1) == part for x, part in zip(logits, parts, strict=True)]
+        shape = (len(codes), len(frames))
+        counted = torch.ones_like(codes[:, frames], dtype=torch.bool)
+        for part in self.model.decoder.parts[1:]:
+            counted[..., part] = has_sound[:, None, None]
+        return NextFrame(
+            torch.cat(nats, 1).unflatten(0, shape),
+            counted,
+            (previous != target).unflatten(0, shape),
+            torch.cat(right, 1).unflatten(0, shape),
+        )
+
+    def head_results(
+        self, batch: CodeBatch, states: Float[Tensor, "batch frame token dim"], num_views: int | None = None
+    ) -> dict[str, HeadResult]:
+        """Every head on its views. `num_views` clips are used (by default the settings' share of the batch).
+
+        Views carry no sound, except for correspondence: reversed or hurried sound would give them away at once. Both
+        kinds of a comparison are muted alike.
+        """
+        size = len(batch.picture)
+        count = num_views or max(1, round(size * self.weights.view_share))
+        half = batch.fast.shape[1]
+        results = {}
+        if "flow" in self.heads:
+            results["flow"] = self.heads["flow"](states, batch.thumbnails)
+        if "arrow_of_time" in self.heads or "speed" in self.heads:
+            forwards = self._muted(batch.picture[:count], batch.sound[:count])
+            if "arrow_of_time" in self.heads:
+                backwards = self._muted(batch.reversed[:count], batch.sound[:count])
+                results["arrow_of_time"] = self.heads["arrow_of_time"](forwards, backwards)
+            if "speed" in self.heads:
+                fast = self._muted(batch.fast[:count], batch.sound[:count, :half])
+                results["speed"] = self.heads["speed"](forwards[:, :half], fast)
+        if "correspondence" in self.heads:
+            results["correspondence"] = self._correspondence(batch, states, count)
+        return results
+
+    def _muted(self, picture: Tensor, sound: Tensor) -> Tensor:
+        absent = torch.zeros(len(picture), dtype=torch.bool, device=picture.device)
+        return self.model.states(torch.cat((picture, sound), 2), absent)
+
+    def _correspondence(self, batch: CodeBatch, states: Tensor, count: int) -> HeadResult:
+        """Own sound against the sound of the batch's next clip, among the clips that have sound."""
+        heard = batch.has_sound.nonzero()[:, 0]
+        chosen = heard[-count:]
+        if len(heard) < 2:
+            # No clip to borrow from: no loss, and a score that says "not measured".
+            return HeadResult(states.sum() * 0, states.new_full((1,), torch.nan))
+        others = heard.roll(1)[-count:]
+        codes = torch.cat((batch.picture[chosen], batch.sound[others]), 2)
+        apart = self.model.states(codes, torch.ones_like(batch.has_sound[chosen]))
+        return self.heads["correspondence"](states[chosen], apart)
+
+    def _vocabularies(self) -> Tensor:
+        sizes = [torch.full((scale.num_codes,), scale.vocabulary) for scale in self.model.decoder.scales]
+        return torch.cat(sizes)
+
+    def _describe(self, next_frame: NextFrame) -> dict[str, Tensor]:
+        nats, counted, changed = next_frame.nats.detach(), next_frame.counted, next_frame.changed
+        mean: Callable[[Tensor, Tensor], Tensor] = lambda values, mask: (values * mask).sum() / mask.sum()  # noqa: E731
+        metrics = {
+            "next/bits_per_frame": next_frame.bits_per_frame().detach(),
+            "next/bits_changed": mean(nats, counted & changed) / math.log(2),
+            "next/bits_still": mean(nats, counted & ~changed) / math.log(2),
+            "next/right_changed": mean(next_frame.right.float(), counted & changed),
+            "next/changed": mean(changed.float(), counted),
+        }
+        for level, columns in enumerate(self.model.decoder.slices):
+            modality, index = self.model.decoder.levels[level]
+            name = ("picture", "sound")[modality]
+            metrics[f"next/bits_{name}_{index}"] = mean(nats[..., columns], counted[..., columns]) / math.log(2)
+        return metrics
+
+
+def corrupt(
+    codes: Int[Tensor, "batch frame code"], share: float, vocabularies: Int[Tensor, " code"]
+) -> Int[Tensor, "batch frame code"]:
+    """Replace up to `share` of each frame's codes by random ones, so that the model learns to correct its own errors
+    (Liu et al. 2025, "InfinityStar", self-correction).
+    """
+    if share <= 0:
+        return codes
+    strength = share * torch.rand(codes.shape[:2], device=codes.device)[..., None]
+    random = (torch.rand(codes.shape, device=codes.device) * vocabularies.to(codes.device)).long()
+    return torch.where(torch.rand(codes.shape, device=codes.device) < strength, random, codes)

@@ -1,0 +1,212 @@
+"""Settings of every part, as frozen dataclasses. Nothing heavy is imported here, so `--help` is quick."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from streams.settings import ClipSettings, LoaderSettings
+
+
+@dataclass(frozen=True)
+class QuantizerSettings:
+    """Multi-scale residual vector quantiser.
+
+    Attributes:
+        grids: (rows, columns) of every scale, coarse to fine; the last is the latent's own grid.
+        vocabulary: entries in the codebook of each scale.
+        dim: channels of a latent.
+        decay: moving average of the codebook statistics per step.
+        restart_below: entries whose moving count falls below this are restarted from the batch.
+        sticky_margin: how much worse (in units of the mean squared latent) the previous frame's code may be
+            and still be kept; 0 switches stickiness off.
+    """
+
+    grids: tuple[tuple[int, int], ...] = ((1, 1), (2, 2), (4, 4), (8, 8))
+    vocabulary: int = 512
+    dim: int = 16
+    decay: float = 0.98
+    restart_below: float = 0.05
+    sticky_margin: float = 0.3
+
+
+@dataclass(frozen=True)
+class PictureCodecSettings:
+    """Convolutional autoencoder of single frames around a multi-scale quantiser."""
+
+    channels: int = 64
+    quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
+
+
+@dataclass(frozen=True)
+class SoundCodecSettings:
+    """Autoencoder of one frame's slice of log-mel around a multi-scale quantiser."""
+
+    channels: int = 256
+    num_mels: int = 48
+    slices_per_frame: int = 8
+    fft_samples: int = 512
+    quantizer: QuantizerSettings = field(
+        default_factory=lambda: QuantizerSettings(grids=((1, 1), (1, 2), (1, 4)), vocabulary=256, dim=16)
+    )
+
+
+@dataclass(frozen=True)
+class TransformerSettings:
+    """Width and depth of a transformer."""
+
+    dim: int = 192
+    depth: int = 4
+    num_heads: int = 6
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The world model.
+
+    Attributes:
+        trunk: the causal transformer over frames.
+        decoder: the coarse-to-fine transformer inside a frame.
+        window_frames: frames (its own included) that a frame of the trunk attends to.
+        patch: side of the square of latents that make one token of the trunk.
+        decoded_frames: frames per clip whose codes are predicted in one step, drawn at random; 0 means all.
+        copy_bias: start of the copy path's gate, added to the logit of the previous frame's code.
+        context_noise: share of the context's codes that are corrupted in training.
+    """
+
+    trunk: TransformerSettings = field(default_factory=TransformerSettings)
+    decoder: TransformerSettings = field(default_factory=lambda: TransformerSettings(depth=2))
+    window_frames: int = 8
+    patch: int = 2
+    decoded_frames: int = 4
+    copy_bias: float = 4.0
+    context_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How codes are drawn. Every list holds one value for all scales, or one per scale (picture, then sound).
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most likely code.
+        top_k: keep the k most likely codes; 0 keeps all.
+        top_p: keep the most likely codes whose probabilities just reach p (Holtzman et al. 2020); 1 keeps all.
+    """
+
+    temperature: list[float] = field(default_factory=lambda: [1.0])
+    top_k: list[int] = field(default_factory=lambda: [0])
+    top_p: list[float] = field(default_factory=lambda: [1.0])
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Weights of the auxiliary losses (0 switches a head off) and the share of the batch their views use."""
+
+    flow: float = 0.5
+    speed: float = 0.1
+    arrow_of_time: float = 0.1
+    correspondence: float = 0.1
+    view_share: float = 0.25
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The loop that every objective shares.
+
+    Attributes:
+        steps: optimizer updates in the whole run.
+        learning_rate: peak of the schedule (linear warm-up, then cosine to a tenth).
+        warmup_steps: steps of the warm-up.
+        weight_decay: of AdamW, on matrices only.
+        clip_norm: largest gradient norm.
+        precision: bf16 computes matrix products in bfloat16 with fp32 weights; auto takes it where it is fast.
+        zero_stage: DeepSpeed ZeRO stage.
+        seed: of weights, order of data and every draw.
+        report_every: steps between two reports of scalars.
+        preview_every: steps between two reports of pictures, film strips, videos and sound.
+        checkpoint_every: steps between two checkpoints.
+        keep_checkpoints: newest checkpoints that are kept.
+    """
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    seed: int = 0
+    report_every: int = 20
+    preview_every: int = 500
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """`worldmodel tokenizer`: train one codec from a folder of videos.
+
+    Attributes:
+        videos: folder of videos, one video, or a glob.
+        run: folder of the run, made by the command.
+        kind: what the codec encodes.
+    """
+
+    videos: str
+    run: str
+    kind: Literal["picture", "sound"] = "picture"
+    clips: ClipSettings = field(default_factory=lambda: ClipSettings(num_frames=4))
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
+    picture: PictureCodecSettings = field(default_factory=PictureCodecSettings)
+    sound: SoundCodecSettings = field(default_factory=SoundCodecSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """`worldmodel train`: train the world model from a latent cache.
+
+    Attributes:
+        cache: latent cache written by `python -m tools.latents build`.
+        codecs: runs of the picture codec and (optionally) the sound codec that wrote the cache.
+        run: folder of the run, made by the command.
+        num_frames: frames of one training clip.
+    """
+
+    cache: str
+    codecs: list[str]
+    run: str
+    num_frames: int = 16
+    loader: LoaderSettings = field(default_factory=lambda: LoaderSettings(batch_size=16))
+    model: ModelSettings = field(default_factory=ModelSettings)
+    heads: HeadSettings = field(default_factory=HeadSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """`worldmodel rollout`: imagine how a video goes on.
+
+    Attributes:
+        run: folder of a trained world model.
+        out: the mp4 to write; a film strip (.png) and the codes (.codes.safetensors) are written beside it.
+        prompt: video whose first frames are the context; beside `continue_from`, it is what the rollout is compared to.
+        continue_from: codes of an earlier rollout that go on, without decoding and encoding them again.
+        horizon: frames to imagine.
+        context_frames: frames of the prompt that the model sees.
+        start_seconds: where the context begins in the prompt.
+        num_samples: rollouts drawn side by side.
+        seed: of the draws; without one it is 0, and a rollout that is continued goes on drawing where it stopped.
+        device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
+        sampling: how codes are drawn.
+    """
+
+    run: str
+    out: str
+    prompt: str | None = None
+    continue_from: str | None = None
+    horizon: int = 32
+    context_frames: int = 8
+    start_seconds: float = 0.0
+    num_samples: int = 1
+    seed: int | None = None
+    device: str = "auto"
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)

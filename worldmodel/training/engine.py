@@ -1,0 +1,259 @@
+"""The door to DeepSpeed, the one training engine, from one process on a CPU to many nodes."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+# DeepSpeed looks for an accelerator at import, and warns where it finds none.
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+import deepspeed
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+
+from worldmodel.settings import TrainingSettings
+from worldmodel.training import cluster
+from worldmodel.training.durable import save_tensors
+
+# Else the first collective on a CPU compiles a shared-memory operator: minutes, and a compiler that may not be there.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+Precision = Literal["fp32", "bf16"]
+# What DeepSpeed's own files hold beside tensors and containers; anything else in a checkpoint is refused.
+SAFE_GLOBALS = [LossScaler, ZeroStageEnum, fragment_address]
+SHARDS = "shards"
+
+
+def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: int) -> dict[str, Any]:
+    """DeepSpeed's dictionary, a pure function of the settings.
+
+    Precision is not in it: weights, gradients and optimizer are fp32, and autocast surrounds the objective.
+
+    Args:
+        settings: of the loop.
+        batch_size: items of one update over all processes.
+        num_ranks: processes.
+
+    Raises:
+        ValueError: the batch does not divide among the processes.
+    """
+    if batch_size % num_ranks:
+        raise ValueError(f"batch_size {batch_size} must be a multiple of the {num_ranks} processes")
+    return {
+        "train_batch_size": batch_size,
+        "train_micro_batch_size_per_gpu": batch_size // num_ranks,
+        "gradient_accumulation_steps": 1,
+        # Without ZeRO, DeepSpeed does not tell the norm it clipped: `Engine.update` clips there.
+        "gradient_clipping": settings.clip_norm if settings.zero_stage > 0 else 0.0,
+        # Overlapping would let the order of additions vary from run to run.
+        "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": None,
+    }
+
+
+def resolve_precision(precision: Literal["fp32", "bf16", "auto"], device: torch.device) -> Precision:
+    """The precision meant by "auto": bf16 where the device computes it natively, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        abilities = torch.cpu.get_capabilities()
+        fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return "bf16" if fast else "fp32"
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices (two axes or more), which decay, and the others, which do not."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    others = [parameter for parameter in parameters if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+class Cast(nn.Module):
+    """The objective under autocast. Inside the engine, which switches off an autocast from outside."""
+
+    def __init__(self, objective: nn.Module, precision: Precision, device: torch.device) -> None:
+        """Wraps the objective; fp32 leaves it as it is."""
+        super().__init__()
+        self.objective = objective
+        self.precision, self.device_type = precision, device.type
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss in fp32 and detached metrics."""
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss, metrics = self.objective(batch)
+        return loss.float(), {name: value.detach().float() for name, value in metrics.items()}
+
+
+class ShardFiles(TorchCheckpointEngine):
+    """How DeepSpeed reads and writes files: nothing is unpickled, and a failure to write is kept for later.
+
+    A process that raised in the middle of a save would leave the others waiting at DeepSpeed's next barrier.
+    """
+
+    def __init__(self) -> None:
+        """No failure so far."""
+        super().__init__()
+        self.failure: OSError | RuntimeError | None = None
+
+    def create(self, info: Any) -> None:
+        """Start of a save."""
+        self.failure = None
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Makes a folder."""
+        self.attempt(lambda: Path(path).mkdir(parents=True, exist_ok=exist_ok))
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Writes one shard through to the disk."""
+        self.attempt(lambda: save_tensors(state_dict, Path(path)))
+
+    def attempt(self, write: Callable[[], object]) -> None:
+        """Calls `write`, and keeps the first failure."""
+        try:
+            write()
+        except (OSError, RuntimeError) as error:
+            self.failure = self.failure or error
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """Reads one shard."""
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            return torch.load(path, map_location=map_location, weights_only=True)
+
+    def commit(self, info: Any) -> bool:
+        """End of a save."""
+        return True
+
+
+class Engine:
+    """One objective with its optimizer on this process's device.
+
+    Attributes:
+        device: where batches belong.
+        precision: of matrix products, after "auto" is resolved.
+        zero_stage: DeepSpeed ZeRO stage.
+    """
+
+    def __init__(self, objective: nn.Module, settings: TrainingSettings, batch_size: int) -> None:
+        """Connects the processes and hands the objective to DeepSpeed, which gives all ranks rank 0's weights.
+
+        Raises:
+            ValueError: the batch does not divide among the processes, or nothing in the objective can be trained.
+            SettingsError: the launcher's variables are wrong.
+        """
+        ranks = cluster.start()
+        on_gpu = torch.cuda.is_available()
+        self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        self.precision: Precision = resolve_precision(settings.precision, self.device)
+        self.zero_stage, self.clip_norm = settings.zero_stage, settings.clip_norm
+        self.is_main = ranks.rank == 0
+        groups = parameter_groups(objective, settings.weight_decay)
+        if not groups:
+            raise ValueError("the objective has no parameter that requires a gradient")
+        hide_warnings()
+        self.engine: Any = deepspeed.initialize(
+            model=Cast(objective.to(self.device), self.precision, self.device),
+            optimizer=torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True),
+            config=deepspeed_settings(settings, batch_size, ranks.num_ranks),
+        )[0]
+        self.files = ShardFiles()
+        self.engine.checkpoint_engine = self.files
+
+    @property
+    def objective(self) -> nn.Module:
+        """The objective, on the device."""
+        return self.engine.module.objective
+
+    def forward(self, batch: Any) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss and metrics of this process's share of the batch."""
+        return self.engine(batch)
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Gradients, averaged over the processes."""
+        self.engine.backward(loss)
+
+    def update(self, learning_rate: float) -> Float[Tensor, ""]:
+        """One step of the optimizer; returns the norm of the gradient before it was clipped."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self.zero_stage == 0:
+            bound = self.clip_norm if self.clip_norm > 0 else float("inf")
+            norm = nn.utils.clip_grad_norm_(self.objective.parameters(), bound)
+        self.engine.step()
+        if self.zero_stage > 0:
+            norm = self.engine.get_global_grad_norm()
+        return torch.as_tensor(norm, dtype=torch.float32)
+
+    def write_shards(self, folder: Path) -> OSError | RuntimeError | None:
+        """Writes DeepSpeed's state below `folder` from all processes; returns this process's failure, if any."""
+        self.engine.save_checkpoint(str(folder), tag=SHARDS, save_latest=False)
+        return self.files.failure
+
+    def read_shards(self, folder: Path) -> None:
+        """Reads what `write_shards` wrote, into this engine.
+
+        Raises:
+            OSError, RuntimeError, pickle.UnpicklingError: a shard is missing, damaged, or of another shape.
+        """
+        found, _ = self.engine.load_checkpoint(str(folder), tag=SHARDS)
+        if found is None:
+            raise FileNotFoundError(f"no shards in {folder}")
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the objective's parameters and buffers on the CPU: on rank 0; elsewhere nothing, but call it."""
+        state = self.objective.state_dict(keep_vars=True)
+        found = {}
+        for name, value in state.items():
+            with self.whole([value]):
+                if self.is_main:
+                    found[name] = value.detach().to("cpu", copy=True).contiguous()
+        return found
+
+    @contextmanager
+    def whole(self, tensors: list[Tensor] | None = None) -> Iterator[None]:
+        """Inside, the parameters (those given, or all) are whole on every process, which ZeRO-3 otherwise shards."""
+        given = self.objective.parameters() if tensors is None else tensors
+        sharded: list[Any] = [one for one in given if hasattr(one, "ds_id")]
+        external = [one.is_external_param for one in sharded]
+        with deepspeed.zero.GatheredParameters(sharded):
+            for one in sharded:
+                one.is_external_param = True  # else the first call of the module that owns it would shard it again
+            try:
+                yield
+            finally:
+                for one, before in zip(sharded, external, strict=True):
+                    one.is_external_param = before
+
+    def close(self) -> None:
+        """Takes DeepSpeed off the objective, which keeps its trained weights, whole, as new parameters."""
+        objective = self.objective
+        with self.whole():
+            new = {
+                id(value): nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+                for value in objective.parameters()
+            }
+        self.engine.destroy()
+        for module in objective.modules():
+            for name, value in module.named_parameters(recurse=False):
+                # Not through the old parameter's data: DeepSpeed's hooks stay on it.
+                setattr(module, name, new[id(value)])
+
+
+def hide_warnings() -> None:
+    """Hides what DeepSpeed calls in every step and torch has renamed; there is nothing a user could do about it."""
+    for name in ("all_gather_into_tensor", "reduce_scatter_tensor"):
+        warnings.filterwarnings("ignore", rf"`torch\.distributed\.{name}` is deprecated", FutureWarning)

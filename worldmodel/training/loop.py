@@ -1,0 +1,248 @@
+"""The loop that every objective shares. It knows neither the model nor what a batch is."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from streams.loader import Loader
+from worldmodel.errors import CheckpointError, UserError
+from worldmodel.settings import TrainingSettings
+from worldmodel.training import checkpoint, cluster, randomness, schedule
+from worldmodel.training.checkpoint import Description, Progress
+from worldmodel.training.engine import Engine
+from worldmodel.training.meter import Meter
+from worldmodel.training.report import Report
+from worldmodel.training.signals import StopRequest
+
+Preview = Callable[[nn.Module, Report, int], None]
+
+
+class NonFiniteLossError(UserError):
+    """The loss became infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        step: updates done.
+        position: samples seen.
+        interrupted: whether a signal ended it before its last step.
+        checkpoint: the last checkpoint.
+    """
+
+    step: int
+    position: int
+    interrupted: bool
+    checkpoint: Path
+
+
+def train(
+    objective: nn.Module,
+    make_loader: Callable[[int], Loader],
+    settings: TrainingSettings,
+    batch_size: int,
+    run: Path,
+    description: Description,
+    preview: Preview | None = None,
+    resume: bool = False,
+    stop: StopRequest | None = None,
+) -> TrainResult:
+    """Trains to the last step, or until it is asked to stop; every process of the run calls it.
+
+    Args:
+        objective: module that maps a batch to a scalar loss and scalar metrics by name (NaN where not measured).
+        make_loader: loader of this process that starts at a position of the data's order.
+        settings: of the loop.
+        batch_size: items of one update over all processes.
+        run: folder of the run.
+        description: what its checkpoints say about the model.
+        preview: shows the objective's work; every process calls it, in evaluation mode and without gradients.
+        resume: goes on from the newest checkpoint.
+        stop: flag that a signal handler sets.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be saved or resumed, or one is there that was not asked for.
+        NonFiniteLossError: the loss is not finite; no process has made the update.
+        ValueError: batch_size does not divide among the processes, or the metrics change their names.
+    """
+    main = cluster.start().rank == 0
+    found = checkpoint.choose(run)
+    if resume and found is None:
+        raise CheckpointError(f"{run} has no complete checkpoint to resume from: start it without resuming")
+    if found is not None and not resume:
+        raise CheckpointError(f"{run} already has checkpoints: resume it, or choose another folder")
+    engine = Engine(objective, settings, batch_size)
+    start = Progress()
+    randomness.seed(settings.seed, cluster.find_ranks().rank)
+    if found is not None:
+        start = checkpoint.load(engine, found, description)
+    loader = make_loader(start.position)
+    report = Report(run, start.step + 1 if found is not None else 0, main)
+    loop = Loop(engine, loader, settings, batch_size, report, stop or StopRequest())
+    step, last = start.step, found
+    with closing(report), closing(loop.open_bar(start.step, main)):
+        while step < settings.steps and not loop.stopping:
+            step += 1
+            loop.update(step)
+            ending = loop.stopping or step == settings.steps
+            if ending or due(step, settings.report_every):
+                loop.show(step)
+            if preview is not None and (due(step, settings.preview_every) or step == settings.steps):
+                loop.preview(preview, step)
+            if ending or due(step, settings.checkpoint_every):
+                report.flush()
+                progress = Progress(step, loader.position)
+                last = checkpoint.save(engine, run, progress, description, settings.keep_checkpoints)
+    engine.close()
+    assert last is not None, "the last step saves a checkpoint"
+    return TrainResult(step, loader.position, step < settings.steps, last)
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something done every so many steps (0 for never) is done now."""
+    return every > 0 and step % every == 0
+
+
+class Loop:
+    """The state of a running training.
+
+    Attributes:
+        stopping: whether the processes have agreed to stop after this step.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        loader: Loader,
+        settings: TrainingSettings,
+        batch_size: int,
+        report: Report,
+        stop: StopRequest,
+    ) -> None:
+        """Nothing is read yet."""
+        self.engine, self.loader, self.settings, self.batch_size = engine, loader, settings, batch_size
+        self.report, self.stop, self.stopping = report, stop, False
+        self.batches = without_draws(loader)
+        self.meter = Meter()
+        self.norm = torch.zeros(())
+        self.num_updates, self.seconds, self.waited_before = 0, 0.0, loader.waited_seconds
+
+    def open_bar(self, step: int, main: bool) -> tqdm:
+        """The bar of progress, on the terminal of rank 0; in a log it grows a line every half minute."""
+        quiet = 1.0 if sys.stderr.isatty() else 30.0
+        self.bar = tqdm(
+            total=self.settings.steps,
+            initial=step,
+            unit="step",
+            disable=not main,
+            mininterval=quiet,
+            dynamic_ncols=True,
+        )
+        if main:
+            engine, ranks = self.engine, cluster.find_ranks()
+            self.bar.write(
+                f"training on {engine.device.type} in {engine.precision}, processes: {ranks.num_ranks}, "
+                f"ZeRO stage: {engine.zero_stage}",
+                file=sys.stderr,
+            )
+        return self.bar
+
+    def update(self, step: int) -> None:
+        """One update of the weights.
+
+        Raises:
+            NonFiniteLossError: the loss of any process is not finite.
+        """
+        started = time.perf_counter()
+        batch = next(self.batches).to(self.engine.device)
+        loss, metrics = self.engine.forward(batch)
+        flags = Flags(loss.detach(), self.stop.requested)
+        self.engine.backward(loss)
+        # Asked for only now: a GPU has the backward pass to do while the host waits for the forward's flags.
+        broken, self.stopping = flags.read()
+        if broken:
+            raise NonFiniteLossError(
+                f"the loss of step {step} is not finite ({loss.item()} on process {cluster.find_ranks().rank}): "
+                "lower learning_rate, lengthen warmup_steps, or use precision fp32"
+            )
+        share = schedule.factor(step - 1, self.settings.warmup_steps, self.settings.steps)
+        self.learning_rate = share * self.settings.learning_rate
+        self.norm = self.engine.update(self.learning_rate)
+        self.meter.add(loss.detach(), metrics)
+        self.num_updates += 1
+        self.seconds += time.perf_counter() - started
+        self.bar.update(1)
+
+    def show(self, step: int) -> None:
+        """Reports the means since the last report.
+
+        Raises:
+            NonFiniteLossError: the gradient is not finite, so the weights no longer are.
+        """
+        means = self.meter.read()
+        norm = float(self.norm)
+        if not math.isfinite(norm):
+            raise NonFiniteLossError(
+                f"the gradient of step {step} is not finite: lower learning_rate, or use precision fp32"
+            )
+        waited = self.loader.waited_seconds - self.waited_before
+        speed = {
+            "optimizer/learning_rate": self.learning_rate,
+            "optimizer/gradient_norm": norm,
+            "speed/samples_per_second": self.num_updates * self.batch_size / self.seconds,
+            "speed/share_waited_for_data": min(waited / self.seconds, 1.0),
+        }
+        self.report.scalars(means | speed, step)
+        self.bar.set_postfix(loss=f"{means['loss']:.4g}", refresh=False)
+        self.num_updates, self.seconds, self.waited_before = 0, 0.0, self.loader.waited_seconds
+
+    def preview(self, preview: Preview, step: int) -> None:
+        """Shows the objective's work; training goes on as if nothing had been drawn."""
+        objective = self.engine.objective
+        objective.eval()
+        with randomness.kept(), self.engine.whole(), torch.no_grad():
+            preview(objective, self.report, step)
+        objective.train()
+
+
+class Flags:
+    """What the processes must agree on in a step: whether a loss is broken, and whether one was asked to stop."""
+
+    def __init__(self, loss: Tensor, stopping: bool) -> None:
+        """Starts the exchange, without waiting for a GPU."""
+        mine = torch.stack([~loss.isfinite(), torch.full_like(loss, float(stopping), dtype=torch.bool)]).float()
+        flags = cluster.largest_(mine)
+        self.ready = None
+        if flags.is_cuda:
+            self.host = torch.empty(2, pin_memory=True).copy_(flags, non_blocking=True)
+            self.ready = torch.cuda.Event()
+            self.ready.record()
+        else:
+            self.host = flags
+
+    def read(self) -> tuple[bool, bool]:
+        """Whether a loss is broken, whether to stop; the same on every process."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        broken, stopping = self.host.tolist()
+        return broken > 0, stopping > 0
+
+
+def without_draws(batches: Loader) -> Iterator[Any]:
+    """The batches, without the draw of a seed by torch's loader at its start, which an unbroken run does not have."""
+    iterator = iter(batches)
+    with randomness.kept():
+        first = next(iterator)
+    yield first
+    yield from iterator
