@@ -1,9 +1,13 @@
 """Items to batches, prefetched by worker processes; the whole state is one integer."""
 
+import atexit
 import signal
 import time
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +19,9 @@ from streams.settings import LoaderSettings
 
 # Schedulers send these to every process of a step; only the training process is to answer.
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+
+# Loaders whose workers run: deaf to SIGTERM, these must be ended before Python, at its exit, waits for them.
+STARTED: "weakref.WeakSet[Loader]" = weakref.WeakSet()
 
 
 @runtime_checkable
@@ -103,6 +110,7 @@ class Loader:
         self.position, self.waited_seconds = position, 0.0
         self.rank, self.num_ranks = rank, num_ranks
         self.batches: Iterator[Any] | None = None
+        self.workers: set[BaseProcess] = set()
 
     def __iter__(self) -> "Loader":
         """The loader is its own iterator; a second `iter` goes on where the first one was."""
@@ -113,7 +121,11 @@ class Loader:
         started = time.perf_counter()
         if self.batches is None:
             self.batches = self.start()
-        batch = next(self.batches)
+        with ExitStack() as after_an_error:
+            # A batch that fails is not passed over: the next call starts again at the same position.
+            after_an_error.callback(self.close)
+            batch = next(self.batches)
+            after_an_error.pop_all()
         self.waited_seconds += time.perf_counter() - started
         self.position += self.settings.batch_size
         return batch
@@ -137,12 +149,24 @@ class Loader:
             pin_memory=torch.cuda.is_available(),
             **workers,
         )
+        STARTED.add(self)
+        before = set(active_children())
         with held_signals():
-            return iter(loader)
+            batches = iter(loader)
+        self.workers = set(active_children()) - before
+        return batches
 
     def close(self) -> None:
         """Ends the workers; the next batch would start new ones at the current position."""
-        self.batches = None
+        # Left to the garbage collector, which may close the queues first, the workers would never hear of it.
+        shut_down = getattr(self.batches, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
+        for worker in self.workers:
+            if worker.is_alive():
+                # Stuck in a decoder, and deaf to SIGTERM.
+                worker.kill()
+        self.batches, self.workers = None, set()
 
 
 def prepare_worker(worker: int) -> None:
@@ -160,3 +184,10 @@ def held_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@atexit.register
+def close_all() -> None:
+    """Ends the workers of all loaders; registered after torch's and multiprocessing's own, so it runs before them."""
+    for loader in list(STARTED):
+        loader.close()

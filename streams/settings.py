@@ -87,6 +87,7 @@ class PhysicsSettings:
         pair_restitution: share of their closing speed that two discs keep when they hit each other.
         drag_hz: share of the speed lost per second in flight.
         noise: standard deviation of the sound's noise floor, the same in every video.
+        num_looks: looks that all videos share, each drawing one of them; 0 gives every video its own.
         look: number of the look; another value gives the same motion another palette and background.
     """
 
@@ -106,6 +107,7 @@ class PhysicsSettings:
     pair_restitution: float = 0.95
     drag_hz: float = 0.1
     noise: float = 0.003
+    num_looks: int = 0
     look: int = 0
 
     @property

@@ -19,9 +19,10 @@ from streams.geometry import resize_crop
 from streams.reader import VideoReader, open_video
 from streams.settings import ClipSettings
 
-SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .gif .ivf .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .webm .wmv".split()
-)
+SUFFIXES = {
+    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv"),
+}
 # Times are sums of rounded numbers: a frame that starts this much late still counts as shown.
 TINY_SECONDS = 1e-4
 # Readers that stay open in each process.
@@ -41,7 +42,8 @@ def find_videos(videos: str | Path) -> list[Path]:
     elif path.exists():
         found = [path]
     elif has_magic(str(videos)):
-        found = [file for file in map(Path, glob(str(videos), recursive=True)) if file.is_file()]
+        # Path.glob takes no absolute patterns.
+        found = [file for file in map(Path, glob(str(videos), recursive=True)) if file.is_file()]  # noqa: PTH207
     else:
         raise MediaError(f"{videos}: no such file or folder; give a folder of videos, one video, or a glob")
     if not found:

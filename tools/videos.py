@@ -1,4 +1,4 @@
-"""Videos: `python -m tools.videos physics FOLDER` writes clips of the physics world, `scan VIDEOS` lists what is usable."""
+"""Videos: `python -m tools.videos physics FOLDER` writes clips of the physics world, `scan VIDEOS` lists clips."""
 
 import os
 import sys

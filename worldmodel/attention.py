@@ -3,10 +3,16 @@
 Rotary embedding: Su et al. 2021, "RoFormer". QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers".
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from worldmodel.errors import SettingsError
+
+Backend = Literal["sdpa", "xformers"]
 
 TIME_SHARE = 0.5  # of a head's channels; the rest is split evenly between rows and columns
 SPACE_PERIODS = (0.5, 8.0)  # shortest and longest period, in units of the frame's side
@@ -64,12 +70,39 @@ def group_mask(sizes: list[int], prefix: int) -> Bool[Tensor, "token other"]:
     return torch.cat((torch.ones(len(group), prefix, dtype=torch.bool), causal), 1)
 
 
+def attend(
+    query: Float[Tensor, "batch head token channel"],
+    key: Float[Tensor, "batch head other channel"],
+    value: Float[Tensor, "batch head other channel"],
+    mask: Bool[Tensor, "token other"] | None,
+    backend: Backend = "sdpa",
+) -> Float[Tensor, "batch head token channel"]:
+    """Softmax attention, by torch or by xformers' memory-efficient kernels.
+
+    Raises:
+        SettingsError: xformers is asked for without a GPU; it has no kernels for the CPU.
+    """
+    if backend == "sdpa":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    if not query.is_cuda:
+        raise SettingsError(f"attention=xformers needs a CUDA device, not {query.device}: use attention=sdpa there")
+    from xformers.ops import memory_efficient_attention
+
+    bias = None
+    if mask is not None:
+        # The kernels read rows of a multiple of 8, so the bias is cut out of a wider one.
+        wide = query.new_full((*mask.shape[:1], -(-mask.shape[1] // 8) * 8), -torch.inf)
+        bias = wide[:, : mask.shape[1]].masked_fill_(mask, 0.0).expand(*query.shape[:2], -1, -1)
+    heads_last = (x.transpose(1, 2) for x in (query, key, value))
+    return memory_efficient_attention(*heads_last, attn_bias=bias).transpose(1, 2)
+
+
 class Attention(nn.Module):
     """Multi-head attention whose keys and values may come from an earlier call (a cache) or another sequence."""
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, backend: Backend = "sdpa") -> None:
         super().__init__()
-        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.num_heads, self.head_dim, self.backend = num_heads, dim // num_heads, backend
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
@@ -94,7 +127,7 @@ class Attention(nn.Module):
         """Attend from x to the given keys and values; without a mask every token sees all of them."""
         query = self.query(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         query = rotate(self.query_norm(query), angles).to(value.dtype)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended = attend(query, key, value, mask, self.backend)
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
@@ -116,9 +149,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and feed-forward."""
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, backend: Backend = "sdpa") -> None:
         super().__init__()
-        self.attention_norm, self.attention = nn.RMSNorm(dim), Attention(dim, num_heads)
+        self.attention_norm, self.attention = nn.RMSNorm(dim), Attention(dim, num_heads, backend)
         self.feed_norm, self.feed = nn.RMSNorm(dim), FeedForward(dim)
 
     def forward(

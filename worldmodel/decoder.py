@@ -27,6 +27,20 @@ class DecoderCache:
     num_scales: int = 0
 
 
+@dataclass(frozen=True)
+class ScalePrediction:
+    """What the decoder says about one scale of the next frame.
+
+    Attributes:
+        logits: (item, place, vocabulary).
+        error: squared distance of the guessed residual to the true one, in units of the codebook's spread, averaged
+            over channels, (item, place).
+    """
+
+    logits: Tensor
+    error: Tensor
+
+
 class ModalityInput(nn.Module):
     """Input tokens of one modality's scales: what is decoded so far, the previous frame, and the state in place."""
 
@@ -69,7 +83,7 @@ class Readout(nn.Module):
         self.change = nn.Linear(dim, latent_dim)
         self.correct = nn.Linear(dim, vocabulary)
         self.gate = nn.Linear(dim, 1)
-        self.log_sharpness = nn.Parameter(torch.tensor(-1.0))
+        self.log_sharpness = nn.Parameter(torch.full((1,), -1.0))
         self.copy_bias = copy_bias
 
     def initialise(self) -> None:
@@ -85,15 +99,20 @@ class Readout(nn.Module):
         left_over: Float[Tensor, "item place latent"],
         vectors: Float[Tensor, "vocabulary latent"],
         previous: Int[Tensor, "item place"],
-    ) -> Float[Tensor, "item place vocabulary"]:
-        """Logits, in fp32."""
+    ) -> tuple[Float[Tensor, "item place vocabulary"], Float[Tensor, "item place latent"]]:
+        """Logits, and the guessed residual in units of the codebook's spread; both in fp32."""
         x = self.norm(x)
-        spread = vectors.square().mean().sqrt().clamp(min=1e-6)
+        spread = spread_of(vectors)
         entries = vectors / spread
         guess = left_over / spread + self.change(x).float()
         closeness = guess @ entries.T - 0.5 * entries.square().sum(1)
         logits = self.log_sharpness.exp() * closeness + self.correct(x).float()
-        return logits.scatter_add(2, previous[..., None], self.gate(x).float())
+        return logits.scatter_add(2, previous[..., None], self.gate(x).float()), guess
+
+
+def spread_of(vectors: Float[Tensor, "vocabulary latent"]) -> Float[Tensor, ""]:
+    """Root mean square of a codebook's entries, the unit in which residuals are guessed."""
+    return vectors.square().mean().sqrt().clamp(min=1e-6)
 
 
 class FrameDecoder(nn.Module):
@@ -114,7 +133,7 @@ class FrameDecoder(nn.Module):
         self.levels = [(m, k) for m, q in enumerate(quantizers) for k in range(len(q.pyramid.scales))]
         self.scales: list[Scale] = [quantizers[m].pyramid.scales[k] for m, k in self.levels]
         self.inputs = nn.ModuleList(ModalityInput(q, dim, g) for q, g in zip(quantizers, state_grids, strict=True))
-        self.blocks = nn.ModuleList(Block(dim, settings.num_heads) for _ in range(settings.depth))
+        self.blocks = nn.ModuleList(Block(dim, settings.num_heads, settings.attention) for _ in range(settings.depth))
         self.readouts = nn.ModuleList(
             Readout(dim, quantizers[m].dim, scale.vocabulary, copy_bias)
             for (m, _), scale in zip(self.levels, self.scales, strict=True)
@@ -134,22 +153,27 @@ class FrameDecoder(nn.Module):
         state: Float[Tensor, "item token dim"],
         previous: Int[Tensor, "item code"],
         codes: Int[Tensor, "item code"],
-    ) -> list[Float[Tensor, "item place vocabulary"]]:
-        """Logits of every scale of the frame after `state`, each given the true coarser scales in `codes`."""
-        inputs = [
-            self._inputs(modality, index, partial, previous, old)
-            for modality, (quantizer, part) in enumerate(zip(self.quantizers, self.parts, strict=True))
-            for old in [self._old(modality, state, previous)]
-            for index, partial in enumerate(quantizer.partials(codes[:, part]))
-        ]
-        x = torch.cat([tokens for tokens, _ in inputs], 1)
+    ) -> list[ScalePrediction]:
+        """Every scale of the frame after `state`, each given the true coarser scales in `codes`."""
+        tokens, left_overs, residuals = [], [], []
+        for modality, (quantizer, part) in enumerate(zip(self.quantizers, self.parts, strict=True)):
+            old, truth = self._old(modality, state, previous), quantizer.embed(codes[:, part])
+            for index, partial in enumerate(quantizer.partials(codes[:, part])):
+                token, left_over = self._inputs(modality, index, partial, previous, old)
+                residual = F.interpolate(truth, partial.shape[-2:], mode="area") - partial
+                tokens.append(token)
+                left_overs.append(left_over)
+                residuals.append(residual.flatten(2).transpose(1, 2))
+        x = torch.cat(tokens, 1)
         for block, past in zip(self.blocks, self._remember(state), strict=True):
             x, _ = block(x, self.angles, past, self.mask)
         outputs = x.split([scale.num_codes for scale in self.scales], 1)
-        return [
-            self._read(level, out, left_over, previous)
-            for level, (out, (_, left_over)) in enumerate(zip(outputs, inputs, strict=True))
-        ]
+        predictions = []
+        for level, out in enumerate(outputs):
+            logits, guess = self._read(level, out, left_overs[level], previous)
+            error = (guess - residuals[level] / spread_of(self._vectors(level))).square().mean(-1)
+            predictions.append(ScalePrediction(logits, error))
+        return predictions
 
     def start(self, state: Float[Tensor, "item token dim"]) -> DecoderCache:
         """Begin a frame."""
@@ -171,7 +195,7 @@ class FrameDecoder(nn.Module):
         for number, block in enumerate(self.blocks):
             x, cache.layers[number] = block(x, angles, cache.layers[number], None)
         cache.num_scales += 1
-        return self._read(level, x, left_over, previous)
+        return self._read(level, x, left_over, previous)[0]
 
     @property
     def parts(self) -> list[slice]:
@@ -206,7 +230,9 @@ class FrameDecoder(nn.Module):
         tokens = self.inputs[modality](index, torch.cat((partial, left_over, spread), 1), old_code)
         return tokens, left_over.flatten(2).transpose(1, 2)
 
-    def _read(self, level: int, x: Tensor, left_over: Tensor, previous: Tensor) -> Tensor:
+    def _read(self, level: int, x: Tensor, left_over: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        return self.readouts[level](x, left_over, self._vectors(level), previous[:, self.slices[level]])
+
+    def _vectors(self, level: int) -> Tensor:
         modality, index = self.levels[level]
-        vectors = self.quantizers[modality].codebooks[index].vectors
-        return self.readouts[level](x, left_over, vectors, previous[:, self.slices[level]])
+        return self.quantizers[modality].codebooks[index].vectors

@@ -30,12 +30,14 @@ class NextFrame:
         counted: codes that exist (a clip without sound has no codes of sound), (batch, frame, code).
         changed: codes that differ from the frame before, (batch, frame, code).
         right: whether the most likely code is the true one, (batch, frame, code).
+        error: squared distance of the guessed residual to the true one, (batch, frame, code).
     """
 
     nats: Tensor
     counted: Tensor
     changed: Tensor
     right: Tensor
+    error: Tensor
 
     def bits_per_frame(self) -> Float[Tensor, ""]:
         """Mean number of bits to tell the next frame's codes."""
@@ -71,7 +73,7 @@ class WorldObjective(nn.Module):
         count = settings.decoded_frames if self.training else 0
         next_frame = self.next_frame(states, context, codes, batch.has_sound, count)
         counted = next_frame.counted
-        loss = (next_frame.nats * counted).sum() / counted.sum()
+        loss = ((next_frame.nats + settings.guess_weight * next_frame.error) * counted).sum() / counted.sum()
         metrics = self._describe(next_frame)
         for name, result in self.head_results(batch, states).items():
             loss = loss + getattr(self.weights, name) * result.loss
@@ -94,10 +96,11 @@ class WorldObjective(nn.Module):
             # The decoder is the larger part of the cost; a random few frames give the same gradient on average.
             frames = torch.randperm(len(frames), device=codes.device)[:num_drawn]
         previous, target = context[:, frames].flatten(0, 1), codes[:, frames + 1].flatten(0, 1)
-        logits = self.model.decoder(states[:, frames].flatten(0, 1), previous, target)
+        predictions = self.model.decoder(states[:, frames].flatten(0, 1), previous, target)
         parts = [target[:, columns] for columns in self.model.decoder.slices]
-        nats = [F.cross_entropy(x.transpose(1, 2), part, reduction="none") for x, part in zip(logits, parts, strict=True)]
-        right = [x.argmax(-1) == part for x, part in zip(logits, parts, strict=True)]
+        pairs = list(zip(predictions, parts, strict=True))
+        nats = [F.cross_entropy(x.logits.transpose(1, 2), part, reduction="none") for x, part in pairs]
+        right = [x.logits.argmax(-1) == part for x, part in pairs]
         shape = (len(codes), len(frames))
         counted = torch.ones_like(codes[:, frames], dtype=torch.bool)
         for part in self.model.decoder.parts[1:]:
@@ -107,6 +110,7 @@ class WorldObjective(nn.Module):
             counted,
             (previous != target).unflatten(0, shape),
             torch.cat(right, 1).unflatten(0, shape),
+            torch.cat([x.error for x in predictions], 1).unflatten(0, shape),
         )
 
     def head_results(

@@ -51,11 +51,12 @@ class SoundCodecSettings:
 
 @dataclass(frozen=True)
 class TransformerSettings:
-    """Width and depth of a transformer."""
+    """Width and depth of a transformer, and the kernels of its attention (xformers needs a GPU)."""
 
     dim: int = 192
     depth: int = 4
     num_heads: int = 6
+    attention: Literal["sdpa", "xformers"] = "sdpa"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class ModelSettings:
         patch: side of the square of latents that make one token of the trunk.
         decoded_frames: frames per clip whose codes are predicted in one step, drawn at random; 0 means all.
         copy_bias: start of the copy path's gate, added to the logit of the previous frame's code.
-        context_noise: share of the context's codes that are corrupted in training.
+        guess_weight: weight of the squared error of the guessed latents beside the codes' cross-entropy.
+        context_noise: largest share of a frame's codes that are corrupted in the context while training.
     """
 
     trunk: TransformerSettings = field(default_factory=TransformerSettings)
@@ -78,6 +80,7 @@ class ModelSettings:
     patch: int = 2
     decoded_frames: int = 4
     copy_bias: float = 4.0
+    guess_weight: float = 0.5
     context_noise: float = 0.0
 
 
@@ -210,3 +213,39 @@ class RolloutSettings:
     seed: int | None = None
     device: str = "auto"
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """`worldmodel evaluate`: measure a run on the videos held out of its training.
+
+    Attributes:
+        run: folder of a trained world model.
+        cache: latent cache with held-out videos; the run's own if not given.
+        context_frames: frames that a rollout sees.
+        horizon: frames that a rollout imagines.
+        num_clips: most clips that are measured.
+        seed: of the draws and of the bootstrap.
+        sampling: how codes are drawn.
+    """
+
+    run: str
+    cache: str | None = None
+    context_frames: int = 8
+    horizon: int = 16
+    num_clips: int = 96
+    seed: int = 0
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """`worldmodel demo`: physics world, codecs, cache, training, rollout, table.
+
+    Attributes:
+        folder: where everything goes; a demo that was stopped goes on there.
+        quick: the same path in about two minutes, with no promise of quality.
+    """
+
+    folder: str = "demo"
+    quick: bool = False

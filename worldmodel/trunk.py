@@ -30,7 +30,7 @@ class Trunk(nn.Module):
         self.head_dim = settings.dim // settings.num_heads
         self.register_buffer("places", places, persistent=False)
         self.places: Tensor
-        self.blocks = nn.ModuleList(Block(settings.dim, settings.num_heads) for _ in range(settings.depth))
+        self.blocks = nn.ModuleList(Block(settings.dim, settings.num_heads, settings.attention) for _ in range(settings.depth))
         self.norm = nn.RMSNorm(settings.dim)
 
     def forward(

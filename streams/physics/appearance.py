@@ -71,8 +71,8 @@ def distances(
 
 
 def render(
-    look: Look, places: Float64[np.ndarray, "frame disc 2"], radii: Float64[np.ndarray, " disc"]
-) -> tuple[UInt8[np.ndarray, "frame 3 height width"], Float16[np.ndarray, "frame_minus_1 2 height width"]]:
+    look: Look, places: Float64[np.ndarray, "frame_plus_1 disc 2"], radii: Float64[np.ndarray, " disc"]
+) -> tuple[UInt8[np.ndarray, "frame 3 height width"], Float16[np.ndarray, "frame 2 height width"]]:
     """Draws all frames but the last at once, and the flow from each to the next.
 
     Returns:

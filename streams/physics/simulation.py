@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from streams.settings import PhysicsSettings
 
 # At the highest speeds of the default world a disc moves a quarter of a pixel in one substep.
 SUBSTEPS_PER_SECOND = 480
-# Slower contacts (as a share of the speed after a fall over the box's height) neither bounce nor ring: discs come to rest.
+# Slower contacts (as a share of the speed after a fall over the box's height) neither bounce nor ring: discs rest.
 REST_SPEED = 0.05
 
 
@@ -61,8 +61,8 @@ def simulate(settings: PhysicsSettings, generator: np.random.Generator) -> Motio
     """Draws a world in mid-motion and runs it for the length of a video."""
     fall_speed = 2.0 * settings.height / settings.fall_seconds
     world = World(
-        height=settings.height,
-        width=settings.width,
+        height=float(settings.height),
+        width=float(settings.width),
         gravity=fall_speed / settings.fall_seconds,
         drag_hz=settings.drag_hz,
         restitution=generator.uniform(settings.min_restitution, settings.max_restitution),
@@ -103,7 +103,7 @@ def place_discs(settings: PhysicsSettings, fall_speed: float, generator: np.rand
 def run(
     world: World, discs: list[Disc], num_frames: int, frames_per_second: float
 ) -> tuple[Float64[np.ndarray, "frame_plus_1 disc 4"], list[tuple[float, int, float]]]:
-    """Integrates with small fixed substeps; plain floats, since arrays of one to three discs are several times slower."""
+    """Integrates with small fixed substeps; plain floats, since arrays of so few discs are several times slower."""
     substeps = max(1, round(SUBSTEPS_PER_SECOND / frames_per_second))
     step_seconds = 1.0 / (frames_per_second * substeps)
     states = np.empty((num_frames + 1, len(discs), 4))

@@ -36,10 +36,18 @@ def generator_of(*key: int) -> np.random.Generator:
 def make_clip(settings: PhysicsSettings, seed: int) -> PhysicsClip:
     """Simulates and renders the clip of one seed; motion, look, noise and encoder have their own generators."""
     motion = simulate(settings, generator_of(seed, 0))
-    look = draw_look(settings.height, settings.width, len(motion.radii), generator_of(seed, 1, settings.look))
+    look = draw_look(settings.height, settings.width, len(motion.radii), look_generator(settings, seed))
     frames, flow = render(look, motion.states[:, :, :2], motion.radii)
     sound = ring(settings, motion, generator_of(seed, 2, settings.look))
     return PhysicsClip(frames, flow, sound, motion, look, draw_encoder(generator_of(seed, 3, settings.look)))
+
+
+def look_generator(settings: PhysicsSettings, seed: int) -> np.random.Generator:
+    """Where a video's look comes from: its own draws, or one of `num_looks` that all videos share."""
+    generator = generator_of(seed, 1, settings.look)
+    if settings.num_looks == 0:
+        return generator
+    return generator_of(int(generator.integers(settings.num_looks)), 4, settings.look)
 
 
 def draw_encoder(generator: np.random.Generator) -> EncoderSettings:

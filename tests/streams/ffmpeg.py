@@ -19,7 +19,7 @@ def ffmpeg(*arguments: str | Path, sent: bytes | None = None) -> tuple[bytes, st
 
 
 def numbered_frames(num_frames: int = NUM_FRAMES) -> np.ndarray:
-    """Frames (frame, height, width, 3) that carry their number as eight bars of black and white over a coloured half."""
+    """Frames (frame, height, width, 3) that carry their number as eight dark or bright bars over colour."""
     frames = np.full((num_frames, HEIGHT, WIDTH, 3), (60, 120, 180), dtype=np.uint8)
     for number in range(num_frames):
         bits = [(number >> bit) & 1 for bit in range(8)]

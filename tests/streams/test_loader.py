@@ -1,7 +1,10 @@
 import os
 import signal
+import subprocess
+import sys
 from itertools import islice
 from multiprocessing import active_children
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,12 +99,15 @@ def test_workers_change_nothing_ignore_the_signals_of_the_step_and_use_one_threa
         assert not child.is_alive()
 
 
-def test_an_error_in_a_worker_keeps_its_kind_and_message():
-    settings = LoaderSettings(batch_size=3, num_workers=1, timeout_seconds=60.0)
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_keeps_its_kind_and_message_and_the_batch_is_not_passed_over(num_workers: int):
+    settings = LoaderSettings(batch_size=3, num_workers=num_workers, timeout_seconds=60.0)
     loader = Loader(Numbers(3, broken=1), settings, seed=0)
-    with pytest.raises(MediaError, match=r"item1\.mp4: damaged"):
-        next(loader)
-    loader.close()
+    for _ in range(2):
+        with pytest.raises(MediaError, match=r"item1\.mp4: damaged"):
+            next(loader)
+    assert loader.position == 0
+    assert loader.batches is None
 
 
 def test_after_closing_the_next_batch_is_still_the_next():
@@ -109,6 +115,26 @@ def test_after_closing_the_next_batch_is_still_the_next():
     first = batches_of(loader, 1)
     loader.close()
     assert all(torch.equal(one, other) for one, other in zip(first + batches_of(loader, 1), expected, strict=True))
+
+
+NEVER_CLOSED = """
+from tests.streams.test_loader import loader_of
+
+if __name__ == "__main__":
+    loader = loader_of(10, 4, num_workers=1)
+    print(len(next(loader)))
+    raise SystemExit(3)
+"""
+
+
+def test_a_loader_that_was_never_closed_does_not_hold_up_the_exit(tmp_path: Path):
+    # Workers are deaf to SIGTERM, with which multiprocessing ends them before it waits for them.
+    program = tmp_path / "program.py"
+    program.write_text(NEVER_CLOSED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "4\n", "")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worldmodel.attention import Attention, Block, FeedForward, frame_mask, grid_positions, group_mask, rotary_angles, rotate
+from worldmodel.attention import (
+    Attention,
+    Block,
+    FeedForward,
+    frame_mask,
+    grid_positions,
+    group_mask,
+    rotary_angles,
+    rotate,
+)
 
 HEAD_DIM = 16
 
@@ -97,7 +106,7 @@ def test_the_group_mask_shows_the_prefix_and_the_groups_up_to_ones_own(sizes: li
 
 
 def naive_attention(module: Attention, x: Tensor, angles: Tensor, mask: Tensor | None) -> Tensor:
-    """Self-attention token by token and head by head, in double precision."""
+    """Self-attention token by token and head by head."""
     query_weight, (key_weight, value_weight) = module.query.weight, module.key_value.weight.chunk(2)
     turn = torch.polar(torch.ones_like(angles), angles)
     out = torch.zeros_like(x)
@@ -126,14 +135,14 @@ def turned(vector: Tensor, turn: Tensor, gain: Tensor) -> Tensor:
 @pytest.mark.parametrize("masked", [True, False])
 @torch.no_grad()
 def test_attention_equals_a_naive_loop(masked: bool):
-    module = Attention(32, 2).double()
+    module = Attention(32, 2)
     torch.nn.init.uniform_(module.query_norm.weight, 0.5, 1.5)
     torch.nn.init.uniform_(module.key_norm.weight, 0.5, 1.5)
-    x = torch.randn(2, 6, 32, dtype=torch.float64)
+    x = torch.randn(2, 6, 32)
     angles = angles_at(torch.tensor([0, 0, 1, 1, 2, 2]), grid_positions(1, 2).repeat(3, 1))
     mask = frame_mask(3, 2, 2) if masked else None
     result = module(x, angles, *module.keys_values(x, angles), mask)
-    torch.testing.assert_close(result, naive_attention(module, x, angles.double(), mask), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(result, naive_attention(module, x, angles, mask), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

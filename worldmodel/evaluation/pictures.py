@@ -34,8 +34,8 @@ def film_strip(
         scale_up: whole factor of enlargement, without smoothing: pixels stay visible.
         num_context: where the horizon begins; a red line is drawn before the first frame shown that was imagined.
         frames_per_second: to print seconds below the number of a frame.
-        sound: log-mel slices by label, drawn as rows below; loud is dark. Bright to dark is the range of all rows. Nothing
-            is left out: below a frame stands all sound until the next frame shown.
+        sound: log-mel slices by label, drawn as rows below; loud is dark. Bright to dark is the range of all rows.
+            Below a frame stands all sound until the next frame shown, so that nothing is left out.
         first: the first frame shown.
 
     Raises:
@@ -135,9 +135,7 @@ def _cells(frames: UInt8[Tensor, "frame 3 height width"], shown: list[int]) -> l
     return frame_pictures(frames[[frame for frame in shown if frame < len(frames)]])
 
 
-def _sound_cells(
-    frames: UInt8[Tensor, "frame 3 height width"], shown: list[int], every: int
-) -> list[Image.Image]:
+def _sound_cells(frames: UInt8[Tensor, "frame 3 height width"], shown: list[int], every: int) -> list[Image.Image]:
     """The sound of `every` frames from each frame shown, left to right; white where it ends."""
     padded = torch.nn.functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, every), value=255)
     joined = [side_by_side(list(padded[frame : frame + every])) for frame in shown if frame < len(frames)]

@@ -91,16 +91,17 @@ def train(
     report = Report(run, start.step + 1 if found is not None else 0, main)
     loop = Loop(engine, loader, settings, batch_size, report, stop or StopRequest())
     step, last = start.step, found
-    with closing(report), closing(loop.open_bar(start.step, main)):
+    with closing(loader), closing(report), closing(loop.open_bar(start.step, main)):
         while step < settings.steps and not loop.stopping:
             step += 1
             loop.update(step)
             ending = loop.stopping or step == settings.steps
             if ending or due(step, settings.report_every):
                 loop.show(step)
-            if preview is not None and (due(step, settings.preview_every) or step == settings.steps):
+            if preview is not None and not loop.stopping and (ending or due(step, settings.preview_every)):
                 loop.preview(preview, step)
             if ending or due(step, settings.checkpoint_every):
+                loop.check_gradient(step)
                 report.flush()
                 progress = Progress(step, loader.position)
                 last = checkpoint.save(engine, run, progress, description, settings.keep_checkpoints)
@@ -140,22 +141,15 @@ class Loop:
 
     def open_bar(self, step: int, main: bool) -> tqdm:
         """The bar of progress, on the terminal of rank 0; in a log it grows a line every half minute."""
-        quiet = 1.0 if sys.stderr.isatty() else 30.0
-        self.bar = tqdm(
-            total=self.settings.steps,
-            initial=step,
-            unit="step",
-            disable=not main,
-            mininterval=quiet,
-            dynamic_ncols=True,
-        )
         if main:
             engine, ranks = self.engine, cluster.find_ranks()
-            self.bar.write(
+            sys.stderr.write(
                 f"training on {engine.device.type} in {engine.precision}, processes: {ranks.num_ranks}, "
-                f"ZeRO stage: {engine.zero_stage}",
-                file=sys.stderr,
+                f"ZeRO stage: {engine.zero_stage}\n"
             )
+        quiet = 1.0 if sys.stderr.isatty() else 30.0
+        total = self.settings.steps
+        self.bar = tqdm(total=total, initial=step, unit="step", disable=not main, mininterval=quiet, dynamic_ncols=True)
         return self.bar
 
     def update(self, step: int) -> None:
@@ -184,22 +178,24 @@ class Loop:
         self.seconds += time.perf_counter() - started
         self.bar.update(1)
 
-    def show(self, step: int) -> None:
-        """Reports the means since the last report.
+    def check_gradient(self, step: int) -> None:
+        """Keeps broken weights out of the checkpoints.
 
         Raises:
-            NonFiniteLossError: the gradient is not finite, so the weights no longer are.
+            NonFiniteLossError: the last gradient is not finite, so the weights no longer are.
         """
-        means = self.meter.read()
-        norm = float(self.norm)
-        if not math.isfinite(norm):
+        if not math.isfinite(float(self.norm)):
             raise NonFiniteLossError(
                 f"the gradient of step {step} is not finite: lower learning_rate, or use precision fp32"
             )
+
+    def show(self, step: int) -> None:
+        """Reports the means since the last report."""
+        means = self.meter.read()
         waited = self.loader.waited_seconds - self.waited_before
         speed = {
             "optimizer/learning_rate": self.learning_rate,
-            "optimizer/gradient_norm": norm,
+            "optimizer/gradient_norm": float(self.norm),
             "speed/samples_per_second": self.num_updates * self.batch_size / self.seconds,
             "speed/share_waited_for_data": min(waited / self.seconds, 1.0),
         }
@@ -210,10 +206,12 @@ class Loop:
     def preview(self, preview: Preview, step: int) -> None:
         """Shows the objective's work; training goes on as if nothing had been drawn."""
         objective = self.engine.objective
+        training = [module for module in objective.modules() if module.training]
         objective.eval()
         with randomness.kept(), self.engine.whole(), torch.no_grad():
             preview(objective, self.report, step)
-        objective.train()
+        for module in training:  # not all: a frozen part may have been in evaluation mode before
+            module.training = True
 
 
 class Flags:

@@ -1,4 +1,3 @@
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +82,7 @@ def test_a_clip_interrupted_before_its_video_is_made_again(tmp_path: Path, monke
         with pytest.raises(KeyboardInterrupt):
             write_clip(tmp_path, replace(SETTINGS, look=1), 0)
     # The truth is new, and the old video is gone: nothing that is there disagrees.
-    assert os.listdir(tmp_path) == ["physics_0000000.truth.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["physics_0000000.truth.npz"]
     assert write_clip(tmp_path, replace(SETTINGS, look=1), 0)
 
 

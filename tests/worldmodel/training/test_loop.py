@@ -91,10 +91,13 @@ def test_a_preview_sees_whole_weights_and_changes_nothing(tmp_path: Path, stage:
         report.scalars({"preview": step}, step)
 
     without, _ = train_toy(tmp_path / "without", zero_stage=stage)
-    with_it, _ = train_toy(tmp_path / "with", zero_stage=stage, preview=preview, preview_every=4)
+    toy = Toy()
+    toy.net[2].eval()
+    with_it, _ = train_toy(tmp_path / "with", toy, zero_stage=stage, preview=preview, preview_every=4)
     assert seen == [(4, (16, 8)), (6, (16, 8))]
     assert with_it.losses == without.losses
     assert with_it.training
+    assert not with_it.net[2].training
     assert [event.value for event in scalars(tmp_path / "with").Scalars("preview")] == [4, 6]
 
 

@@ -1,0 +1,183 @@
+import itertools
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.worldmodel.tiny import MODEL, random_codes, tiny_model, yes
+from worldmodel.decoder import DecoderCache
+from worldmodel.layout import Pyramid, Scale
+from worldmodel.model import ModelCache
+from worldmodel.rollout import FrameModel, imagine_frame, roll_out
+from worldmodel.settings import SamplingSettings
+
+GREEDY = SamplingSettings(temperature=[0.0])
+CONTEXT = 4
+HORIZON = 10 * MODEL.window_frames
+
+
+def imagined(model: FrameModel, prompt: Tensor, num_frames: int, cached: bool, sampling: SamplingSettings) -> Tensor:
+    """The frames that follow a prompt, drawn with a fixed seed."""
+    generator = torch.Generator().manual_seed(5)
+    frames = roll_out(model, prompt, yes(len(prompt)), sampling, generator, cached)
+    return torch.stack(list(itertools.islice(frames, num_frames)), 1)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingSettings(), SamplingSettings([0.8], [5], [0.9])])
+@pytest.mark.parametrize("sound", [False, True])
+def test_a_cached_rollout_equals_an_uncached_one_to_ten_windows_past_the_context(
+    sound: bool, sampling: SamplingSettings
+):
+    model = tiny_model(sound=sound)
+    prompt = random_codes(2, CONTEXT, model.num_codes)
+    cached = imagined(model, prompt, HORIZON, True, sampling)
+    assert torch.equal(cached, imagined(model, prompt, HORIZON, False, sampling))
+    # The model is lively, or equal rollouts would prove little: most frames differ from the one before.
+    assert (cached[:, 1:] != cached[:, :-1]).any(-1).float().mean() > 0.9
+
+
+def test_clips_in_a_batch_are_imagined_as_they_are_alone():
+    model = tiny_model(sound=True)
+    prompt = random_codes(3, CONTEXT, model.num_codes)
+    alone = torch.cat([imagined(model, clip[None], 8, True, GREEDY) for clip in prompt])
+    assert torch.equal(imagined(model, prompt, 8, True, GREEDY), alone)
+
+
+def test_a_longer_rollout_continues_a_shorter_one():
+    model = tiny_model()
+    prompt = random_codes(1, CONTEXT, model.num_codes)
+    longer = imagined(model, prompt, 6, True, SamplingSettings())
+    assert torch.equal(imagined(model, prompt, 3, True, SamplingSettings()), longer[:, :3])
+
+
+def test_imagining_what_was_imagined_continues_it():
+    model = tiny_model()
+    prompt = random_codes(1, CONTEXT, model.num_codes)
+    whole = imagined(model, prompt, 8, True, GREEDY)
+    again = imagined(model, torch.cat((prompt, whole[:, :3]), 1), 5, True, GREEDY)
+    assert torch.equal(again, whole[:, 3:])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_prompt_of_one_frame_is_enough_and_a_prompt_is_never_changed(cached: bool):
+    model = tiny_model()
+    prompt = random_codes(2, 1, model.num_codes)
+    before = prompt.clone()
+    assert imagined(model, prompt, 5, cached, GREEDY).shape == (2, 5, model.num_codes)
+    assert torch.equal(prompt, before)
+
+
+def test_the_context_and_the_seed_matter():
+    model = tiny_model()
+    prompt = random_codes(1, CONTEXT, model.num_codes)
+    other = prompt.clone()
+    other[:, CONTEXT - 2] = random_codes(1, model.num_codes, seed=1)  # not the last frame: only the trunk has seen it
+    assert not torch.equal(imagined(model, prompt, 3, True, GREEDY), imagined(model, other, 3, True, GREEDY))
+    first, second = (
+        next(roll_out(model, prompt, yes(1), SamplingSettings(), torch.Generator().manual_seed(seed)))
+        for seed in (0, 1)
+    )
+    assert not torch.equal(first, second)
+
+
+def test_a_frame_is_drawn_from_the_teacher_forced_distribution_of_its_own_codes():
+    model = tiny_model(sound=True)
+    codes = random_codes(2, CONTEXT, model.num_codes)
+    state, previous = model.states(codes, yes(2))[:, -1], codes[:, -1]
+    frame = imagine_frame(model.decoder, state, previous, GREEDY)
+    predicted = model.decoder(state, previous, frame)
+    assert torch.equal(torch.cat([scale.logits.argmax(-1) for scale in predicted], 1), frame)
+
+
+def test_nothing_is_kept_for_a_gradient():
+    model = tiny_model()
+    cache = model.start()
+    frames = roll_out(model, random_codes(1, 2, model.num_codes), yes(1), GREEDY)
+    with torch.enable_grad():
+        next(frames)
+        assert torch.is_grad_enabled()
+    assert cache.codes is None  # every rollout has a cache of its own
+
+
+class CountingDecoder:
+    """Says the number of frames seen, added to the first frame's number: one digit per code, coarse ones first."""
+
+    pyramid = Pyramid((Scale(1, 1, 3), Scale(2, 2, 3)))
+    scales = list(pyramid.scales)
+    slices = list(pyramid.slices)
+
+    def start(self, state: Tensor) -> DecoderCache:
+        return DecoderCache()
+
+    def step(self, state: Tensor, previous: Tensor, codes: Tensor, cache: DecoderCache) -> Tensor:
+        """Sure logits of the next scale; checks what the rollout passes on."""
+        columns = self.slices[cache.num_scales]
+        first, num_seen = state[:, 0].long().unbind(1)
+        digits = codes_of(first + num_seen)
+        assert torch.equal(number_of(previous), first + num_seen - 1)  # the frame that was seen last
+        assert torch.equal(codes[:, : columns.start], digits[:, : columns.start])  # the coarser digits
+        cache.num_scales += 1
+        return 100.0 * torch.nn.functional.one_hot(digits[:, columns], 3)
+
+
+@dataclass
+class CountingCache(ModelCache):
+    first: Tensor | None = None
+
+
+class CountingModel:
+    """A frame model whose state is (the first frame's number, how many frames were seen).
+
+    It fails where a frame does not show the number after the one before it: a rollout that feeds a frame twice, skips
+    one, or keeps the oldest frames of a full window is found out.
+    """
+
+    def __init__(self) -> None:
+        self.decoder = CountingDecoder()
+        self.seen: list[float] = []
+
+    def states(self, codes: Tensor, has_sound: Tensor) -> Tensor:
+        numbers = number_of(codes)
+        assert (numbers.diff(dim=1) == 1).all()
+        num_seen = torch.arange(1, 1 + codes.shape[1]).expand_as(numbers)
+        return torch.stack((numbers[:, :1].expand_as(numbers), num_seen), -1)[:, :, None].float()
+
+    def start(self) -> CountingCache:
+        return CountingCache()
+
+    def step(self, codes: Tensor, has_sound: Tensor, cache: ModelCache) -> Tensor:
+        assert isinstance(cache, CountingCache)
+        number = number_of(codes)
+        cache.first = number if cache.first is None else cache.first
+        assert torch.equal(number, cache.first + cache.trunk.num_frames)
+        cache.trunk.num_frames += 1
+        self.seen.append(float(number[0]))
+        return torch.stack((cache.first, torch.full_like(number, cache.trunk.num_frames)), -1)[:, None].float()
+
+
+def codes_of(numbers: Tensor) -> Tensor:
+    """Five digits in base 3."""
+    return torch.stack([numbers // 3**place % 3 for place in (4, 3, 2, 1, 0)], -1)
+
+
+def number_of(codes: Tensor) -> Tensor:
+    """What `codes_of` wrote."""
+    return (codes * torch.tensor([3**place for place in (4, 3, 2, 1, 0)])).sum(-1)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingSettings()])
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_frame_counting_oracle_counts_on_to_ten_windows_past_the_context(cached: bool, sampling: SamplingSettings):
+    window, context = 8, 3
+    starts = torch.tensor([0, 100])
+    prompt = codes_of(starts[:, None] + torch.arange(context))
+    frames = imagined(CountingModel(), prompt, 10 * window, cached, sampling)
+    assert number_of(frames[0]).tolist() == list(range(3, 3 + 10 * window))
+    assert number_of(frames[1]).tolist() == list(range(103, 103 + 10 * window))
+
+
+def test_a_cached_rollout_shows_every_frame_to_the_model_exactly_once():
+    model = CountingModel()
+    imagined(model, codes_of(torch.arange(3)[None]), 10, True, GREEDY)
+    assert model.seen == list(range(12))  # the last frame is shown only when another one is asked for

@@ -1,0 +1,157 @@
+"""The command `worldmodel`: demo, tokenizer, train, rollout, evaluate."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+# Idle OpenMP threads must not spin: two of them on a busy machine of two cores make torch several times slower.
+# Read when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from worldmodel.errors import CheckpointError, SettingsError, UserError
+from worldmodel.training import signals
+
+SettingsT = TypeVar("SettingsT")
+
+USAGE = """usage: worldmodel COMMAND [options]
+
+A world model of your own videos: what happens next, with sound.
+
+commands:
+  demo        the whole path on a small physics world, in about ten minutes on two cores (--quick: two minutes)
+  tokenizer   train a codec (of pictures or of sound) from a folder of videos
+  train       train the world model from a latent cache
+  rollout     imagine how a video goes on; writes a video with sound, a film strip and the codes
+  evaluate    measure a trained run on the videos held out of its training
+
+The latent cache and the videos have tools of their own: python -m tools.latents --help, python -m tools.videos --help
+
+`worldmodel COMMAND --help` lists the options of a command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors a user can cause are one line and exit status 2, a signal's end is status 75."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "demo": demo,
+        "tokenizer": tokenizer,
+        "train": train,
+        "rollout": rollout,
+        "evaluate": evaluate,
+    }
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    if arguments[0] not in commands:
+        print(f"error: unknown command {arguments[0]!r}: choose from {', '.join(commands)}", file=sys.stderr)
+        return 2
+    try:
+        return commands[arguments[0]](arguments[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def tokenizer(arguments: list[str]) -> int:
+    """Train one codec."""
+    from worldmodel.settings import TokenizerSettings
+
+    stop = signals.install()
+    settings, resume = _settings_of_run(TokenizerSettings, arguments, "worldmodel tokenizer")
+    from worldmodel.commands import train_codec
+
+    return _end(train_codec(settings, resume, stop), "worldmodel tokenizer", settings.run)
+
+
+def train(arguments: list[str]) -> int:
+    """Train the world model."""
+    from worldmodel.settings import TrainSettings
+
+    stop = signals.install()
+    settings, resume = _settings_of_run(TrainSettings, arguments, "worldmodel train")
+    from worldmodel.commands import train_world
+
+    return _end(train_world(settings, resume, stop), "worldmodel train", settings.run)
+
+
+def rollout(arguments: list[str]) -> int:
+    """Imagine how a video goes on."""
+    from worldmodel.config import parse
+    from worldmodel.settings import RolloutSettings
+
+    settings = parse(RolloutSettings, _short(_positional(arguments, "run")), "worldmodel rollout RUN")
+    from worldmodel.imagination import imagine
+
+    print("\n".join(imagine(settings)))
+    return 0
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Measure a run on held-out videos."""
+    from worldmodel.config import parse
+    from worldmodel.settings import EvaluateSettings
+
+    settings = parse(EvaluateSettings, _short(_positional(arguments, "run")), "worldmodel evaluate RUN")
+    from worldmodel.evaluation.world import evaluate_run
+
+    return 0 if evaluate_run(settings) else 3
+
+
+def demo(arguments: list[str]) -> int:
+    """The whole path on the physics world."""
+    from worldmodel.config import parse
+    from worldmodel.settings import DemoSettings
+
+    flags = [part for argument in arguments for part in ((argument, "true") if argument == "--quick" else (argument,))]
+    settings = parse(DemoSettings, flags, "worldmodel demo")
+    from worldmodel.demo import run_demo
+
+    return run_demo(settings)
+
+
+def _settings_of_run(settings_class: type[SettingsT], arguments: list[str], prog: str) -> tuple[SettingsT, bool]:
+    """Settings from the arguments, or, with `--resume RUN`, the run's own with the arguments on top."""
+    from worldmodel.config import parse
+
+    if "--resume" not in arguments:
+        return parse(settings_class, arguments, f"{prog} [--resume RUN]"), False
+    at = arguments.index("--resume")
+    if at + 1 >= len(arguments):
+        raise SettingsError("--resume needs the folder of a run: --resume RUN")
+    run = Path(arguments[at + 1])
+    stored = run / "settings.yaml"
+    if not stored.is_file():
+        raise CheckpointError(f"{run} is not a run (settings.yaml is missing): there is nothing to resume")
+    rest = arguments[:at] + arguments[at + 2 :]
+    return parse(settings_class, ["--config", str(stored), "--run", str(run), *rest], prog), True
+
+
+def _positional(arguments: list[str], key: str) -> list[str]:
+    """Let the first bare argument stand for `--key`."""
+    if arguments and not arguments[0].startswith("-"):
+        return [f"--{key}", *arguments]
+    return arguments
+
+
+def _short(arguments: list[str]) -> list[str]:
+    """Short names of options: --temperature for --sampling.temperature, --continue for --continue_from."""
+    long = {f"--{name}": f"--sampling.{name}" for name in ("temperature", "top_k", "top_p")}
+    long["--continue"] = "--continue_from"
+    parts = (argument.partition("=") for argument in arguments)
+    return [long.get(name, name) + equals + value for name, equals, value in parts]
+
+
+def _end(result: object, command: str, run: str) -> int:
+    interrupted = bool(getattr(result, "interrupted", False))
+    if interrupted:
+        print(f"stopped by a signal, everything is saved; go on with: {command} --resume {run}", file=sys.stderr)
+    return signals.EXIT_INTERRUPTED if interrupted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

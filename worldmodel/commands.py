@@ -1,0 +1,140 @@
+"""What `worldmodel tokenizer` and `worldmodel train` do: build the objective and its data, and run the loop."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from streams.clip import Batch, to_float, to_uint8
+from streams.loader import Loader
+from streams.videos import VideoSource, find_videos
+from worldmodel.codec_objective import PictureObjective, SoundObjective
+from worldmodel.codecs.picture import PictureVQ
+from worldmodel.codecs.sound import SoundVQ
+from worldmodel.codecs.store import build_codec, save_codec
+from worldmodel.config import write_settings
+from worldmodel.errors import MediaError
+from worldmodel.evaluation.previews import preview_pictures
+from worldmodel.latents import CodeBatch, LatentSource
+from worldmodel.objective import WorldObjective
+from worldmodel.run import SETTINGS, LoadedRun, begin_run, describe_run
+from worldmodel.settings import TokenizerSettings, TrainSettings
+from worldmodel.training import cluster
+from worldmodel.training.checkpoint import Description
+from worldmodel.training.loop import TrainResult, train
+from worldmodel.training.report import Report
+from worldmodel.training.signals import StopRequest
+
+NUM_PREVIEWS = 4
+PREVIEW_HORIZON = 16
+
+
+def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopRequest | None = None) -> TrainResult:
+    """Train one codec from videos; when the last step is done, freeze it into the run's folder.
+
+    Raises:
+        MediaError: no video can be used, or none has sound though a sound codec is wanted.
+    """
+    ranks = cluster.start()
+    run = Path(settings.run)
+    source = VideoSource(find_videos(settings.videos), settings.clips, random_start=True)
+    for path, reason in source.skipped:
+        print(f"left out: {path}: {reason}")
+    if settings.kind == "sound" and not _has_sound(source):
+        raise MediaError(f"none of the {len(source.videos)} videos in {settings.videos} has sound: no sound codec")
+    torch.manual_seed(settings.training.seed)
+    codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
+    objective = PictureObjective(codec) if isinstance(codec, PictureVQ) else SoundObjective(codec)
+    if ranks.rank == 0:
+        write_settings(settings, run / SETTINGS)
+    whole = dataclasses.asdict(settings)
+    description = Description(settings=whole, identity={settings.kind: whole[settings.kind]})
+    preview_batch = _first_batch(source)
+    result = train(
+        objective,
+        lambda position: Loader(
+            source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks
+        ),
+        settings.training,
+        settings.loader.batch_size,
+        run,
+        description,
+        lambda module, report, step: _show_codec(module, preview_batch, report, step),
+        resume,
+        stop,
+    )
+    if not result.interrupted and cluster.is_main():
+        print(f"codec {save_codec(run, codec.cpu())} frozen in {run}")
+    return result
+
+
+def train_world(settings: TrainSettings, resume: bool = False, stop: StopRequest | None = None) -> TrainResult:
+    """Train the world model from a latent cache.
+
+    Raises:
+        CacheError: the cache is missing, damaged or of other codecs.
+    """
+    ranks = cluster.start()
+    objective, picture, sound = begin_run(settings)
+    source = LatentSource(settings.cache, settings.num_frames)
+    heldout = LatentSource(settings.cache, source.info.num_frames, "heldout", random_start=False)
+    preview_batch = _first_batch(heldout)
+
+    def show(module: nn.Module, report: Report, step: int) -> None:
+        assert isinstance(module, WorldObjective)
+        _show_world(LoadedRun(settings, module, picture, sound, step), preview_batch, report, step)
+
+    return train(
+        objective,
+        lambda position: Loader(
+            source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks
+        ),
+        settings.training,
+        settings.loader.batch_size,
+        Path(settings.run),
+        describe_run(settings, picture, sound),
+        show,
+        resume,
+        stop,
+    )
+
+
+def _has_sound(source: VideoSource) -> bool:
+    return any(source.read_sound(video.path, video.first, 1) is not None for video in source.videos)
+
+
+def _first_batch(source: VideoSource | LatentSource) -> Batch | CodeBatch:
+    count = min(NUM_PREVIEWS, len(source))
+    spread = [index * len(source) // count for index in range(count)]
+    return source.collate([source.read(index, np.random.default_rng(index)) for index in spread])  # type: ignore[arg-type]
+
+
+def _show_codec(objective: nn.Module, batch: Batch | CodeBatch, report: Report, step: int) -> None:
+    assert isinstance(batch, Batch)
+    device = next(objective.parameters()).device
+    batch = batch.to(device)
+    if isinstance(objective, PictureObjective):
+        clips = to_float(batch.frames)
+        rebuilt = to_uint8(objective.codec.decode(objective.codec.encode(clips)))
+        report.film_strip("truth_above_reconstruction", torch.cat((batch.frames, rebuilt))[:, :8], step)
+        report.scalars({name: float(value) for name, value in objective.flicker(batch).items()}, step)
+    elif isinstance(objective, SoundObjective) and isinstance(objective.codec, SoundVQ):
+        heard = batch.sound[batch.has_sound][:1]
+        if len(heard):
+            rebuilt = objective.codec.decode(objective.codec.encode(heard))
+            report.sound("sound/truth", heard.flatten(), step, objective.codec.clips.sample_hz)
+            report.sound("sound/reconstruction", rebuilt.flatten(), step, objective.codec.clips.sample_hz)
+
+
+def _show_world(coded: LoadedRun, batch: Batch | CodeBatch, report: Report, step: int) -> None:
+    """Rollouts of held-out clips; what the codecs make of the truth is the row above them."""
+    assert isinstance(batch, CodeBatch)
+    device = next(coded.objective.parameters()).device
+    preview = preview_pictures(coded, batch.to(device), min(PREVIEW_HORIZON, batch.picture.shape[1] - 1))
+    clips = coded.picture.clips
+    report.image("rollout/film_strip", preview.strip, step)
+    report.video("rollout/video", preview.frames, step, clips.frames_per_second)
+    if preview.sound is not None:
+        report.sound("rollout/sound", preview.sound, step, clips.sample_hz)

@@ -1,0 +1,31 @@
+"""Plots (the door of matplotlib)."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+mpl.use("agg")
+
+
+def plot_horizons(
+    curves: dict[str, Float[np.ndarray, "clip horizon"]], frames_per_second: float, path: Path
+) -> None:
+    """PSNR over the horizon, mean and 95 % interval of the mean (normal approximation), as a PNG."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, values in curves.items():
+        horizons = np.arange(1, values.shape[1] + 1)
+        mean, error = values.mean(0), 1.96 * values.std(0) / np.sqrt(len(values))
+        axes.plot(horizons, mean, label=name)
+        axes.fill_between(horizons, mean - error, mean + error, alpha=0.2)
+    axes.set_xlabel(f"horizon (frames at {frames_per_second:g} per second)")
+    axes.set_ylabel("PSNR (dB)")
+    axes.set_title(f"{len(next(iter(curves.values())))} held-out clips")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    partial = path.with_suffix(".partial")
+    figure.savefig(partial, format="png", dpi=120)
+    partial.replace(path)

@@ -1,0 +1,232 @@
+"""`worldmodel evaluate`: rollouts against copying, bits against baselines, heads against chance, on held-out videos."""
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from streams.clip import Batch
+from streams.videos import VideoSource
+from worldmodel.errors import CacheError
+from worldmodel.evaluation.films import decode_clips, encode_clips
+from worldmodel.evaluation.metrics import bootstrap_interval, psnr
+from worldmodel.evaluation.plots import plot_horizons
+from worldmodel.latents import CodeBatch, LatentCache, LatentSource, require_codec
+from worldmodel.objective import WorldObjective
+from worldmodel.rollout import roll_out
+from worldmodel.run import LoadedRun, load_run
+from worldmodel.sampling import check_sampling
+from worldmodel.settings import EvaluateSettings
+
+HORIZONS = (1, 2, 4, 8, 16, 32, 64)
+AIMED = (1, 2)  # horizons at which beating the copy is an aim; at the longer ones it is required
+BATCH_CLIPS = 16
+MAX_UNIGRAM_CLIPS = 2000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the table: a measured value against what it must beat.
+
+    Attributes:
+        name: what is measured.
+        value: the model's.
+        low: lower end of the 95 % interval of how far it is ahead.
+        high: upper end.
+        baseline: what it must beat.
+        passed: whether it does, with the whole interval.
+        required: whether it must, or it is an aim.
+    """
+
+    name: str
+    value: float
+    baseline: float
+    low: float
+    high: float
+    passed: bool
+    required: bool = True
+
+
+def evaluate_run(settings: EvaluateSettings) -> bool:
+    """Measure, print the table, and write evaluation.json and evaluation.png into the run's folder.
+
+    Returns:
+        Whether all that is required was passed.
+
+    Raises:
+        UserError: the run, its cache or the held-out videos cannot be used.
+    """
+    torch.manual_seed(settings.seed)
+    run = load_run(settings.run)
+    check_sampling(settings.sampling, len(run.model.decoder.slices))
+    cache = LatentCache(settings.cache or run.settings.cache)
+    require_codec(cache.path, {c.kind: str(c.fingerprint) for c in (run.picture, run.sound) if c is not None})
+    comparisons = measure_rollouts(run, cache, settings)
+    comparisons += measure_codes(run, cache, settings)
+    print(f"{settings.run}, step {run.step}, on videos held out of its training:")
+    print("\n".join(table(comparisons)))
+    out = Path(settings.run) / "evaluation.json"
+    partial = out.with_suffix(".partial")
+    partial.write_text(json.dumps([asdict(comparison) for comparison in comparisons], indent=2), encoding="utf-8")
+    partial.replace(out)
+    print(f"{out}\n{out.with_suffix('.png')}")
+    return all(comparison.passed for comparison in comparisons if comparison.required)
+
+
+def table(comparisons: list[Comparison]) -> list[str]:
+    """The comparisons as lines of text."""
+    lines = [f"{'':42}{'model':>9}{'to beat':>9}   {'ahead by (95 %)':>18}"]
+    for entry in comparisons:
+        verdict = "pass" if entry.passed else ("FAIL" if entry.required else "not reached (aim)")
+        ahead = f"{entry.low:+.3f} … {entry.high:+.3f}"
+        lines.append(f"{entry.name:42}{entry.value:9.3f}{entry.baseline:9.3f}   {ahead:>18}  {verdict}")
+    return lines
+
+
+def measure_rollouts(run: LoadedRun, cache: LatentCache, settings: EvaluateSettings) -> list[Comparison]:
+    """PSNR of rollouts of held-out videos against copying the last true frame, clip by clip."""
+    source = heldout_videos(run, cache, settings.context_frames + settings.horizon)
+    count = min(settings.num_clips, len(source))
+    indices = np.linspace(0, len(source) - 1, count).astype(int)
+    rollout, copy, codec = [], [], []
+    generator = torch.Generator().manual_seed(settings.seed)
+    for start in tqdm(range(0, count, BATCH_CLIPS), "rollouts", unit="batch"):
+        clips = [source.read(int(i), np.random.default_rng(0)) for i in indices[start : start + BATCH_CLIPS]]
+        batch = source.collate(clips)
+        codes = encode_clips(run, batch)
+        imagined = imagine_clips(run, batch, codes[:, : settings.context_frames], settings, generator)
+        truth = batch.frames[:, settings.context_frames :]
+        rollout.append(psnr(imagined, truth))
+        copy.append(psnr(batch.frames[:, settings.context_frames - 1 :][:, :1].expand_as(truth), truth))
+        rebuilt = torch.stack([clip.frames for clip in decode_clips(run, codes[:, settings.context_frames :])])
+        codec.append(psnr(rebuilt, truth))
+    # A frame that stands still is copied without any error: capped, so that one clip does not decide the mean.
+    curves = {"rollout": rollout, "copy of the last frame": copy, "codec": codec}
+    capped = {name: np.concatenate(values).clip(max=60.0) for name, values in curves.items()}
+    plot_horizons(capped, run.picture.clips.frames_per_second, Path(settings.run) / "evaluation.png")
+    return [
+        ahead_of(
+            f"PSNR at horizon {horizon} (dB)",
+            capped["rollout"][:, horizon - 1],
+            capped["copy of the last frame"][:, horizon - 1],
+            settings.seed,
+            required=horizon not in AIMED,
+        )
+        for horizon in HORIZONS
+        if horizon <= settings.horizon
+    ]
+
+
+def imagine_clips(
+    run: LoadedRun,
+    batch: Batch,
+    prompt: Int[Tensor, "batch frame code"],
+    settings: EvaluateSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """Frames after the prompt, (batch, horizon, 3, height, width), 0 to 255."""
+    frames = islice(roll_out(run.model, prompt, batch.has_sound, settings.sampling, generator), settings.horizon)
+    codes = torch.stack(list(frames), 1)
+    num_picture = run.picture.pyramid.num_codes
+    decoded = run.picture.decode(codes[..., :num_picture])
+    from streams.clip import to_uint8
+
+    return to_uint8(decoded)
+
+
+def heldout_videos(run: LoadedRun, cache: LatentCache, num_frames: int) -> VideoSource:
+    """The held-out videos of a cache as clips long enough for a rollout.
+
+    Raises:
+        CacheError: there are none, or they are no longer where they were.
+    """
+    from dataclasses import replace
+
+    chosen = sorted({int(cache.rows["video"][int(clip)]) for clip in cache.clips_of("heldout")})
+    paths = [Path(cache.info.videos[video][0]) for video in chosen]
+    missing = [path for path in paths if not path.is_file()]
+    if not paths or missing:
+        what = f"{missing[0]} is not there any more" if missing else "none was held out"
+        raise CacheError(f"the held-out videos of {cache.path} cannot be read: {what}; build the cache again")
+    return VideoSource(paths, replace(run.picture.clips, num_frames=num_frames))
+
+
+@torch.no_grad()
+def measure_codes(run: LoadedRun, cache: LatentCache, settings: EvaluateSettings) -> list[Comparison]:
+    """Bits of the next frame against two baselines, and every head against chance."""
+    source = LatentSource(cache.path, run.settings.num_frames, "heldout", random_start=False)
+    count = min(settings.num_clips, len(source))
+    indices = np.linspace(0, len(source) - 1, count).astype(int)
+    own, shuffled, unigram = [], [], []
+    scores: dict[str, list[np.ndarray]] = {}
+    frequencies = unigram_bits(run, cache)
+    for start in tqdm(range(0, count, BATCH_CLIPS), "codes", unit="batch"):
+        items = [source.read(int(i), np.random.default_rng(0)) for i in indices[start : start + BATCH_CLIPS]]
+        if len(items) < 2:
+            break  # nothing to shuffle with
+        batch = source.collate(items)
+        codes = torch.cat((batch.picture, batch.sound), 2)
+        own.append(bits_of_clips(run.objective, codes, codes, batch))
+        shuffled.append(bits_of_clips(run.objective, codes.roll(1, 0), codes, batch))
+        counted = torch.ones_like(codes[:, 1:], dtype=torch.bool)
+        counted[..., batch.picture.shape[2] :] = batch.has_sound[:, None, None]
+        each = frequencies[torch.arange(codes.shape[2]), codes[:, 1:]]
+        unigram.append((each * counted).sum(-1).mean(1).numpy())
+        states = run.model.states(codes, batch.has_sound)
+        for name, result in run.objective.head_results(batch, states, len(items)).items():
+            scores.setdefault(name, []).append(result.scores.float().numpy())
+    ours = np.concatenate(own)
+    rows = [
+        ahead_of("bits per frame against unigram entropy", -ours, -np.concatenate(unigram), settings.seed),
+        ahead_of("bits per frame with shuffled context", -ours, -np.concatenate(shuffled), settings.seed),
+    ]
+    rows = [Comparison(**{**asdict(r), "value": -r.value, "baseline": -r.baseline}) for r in rows]
+    for name, parts in scores.items():
+        values = np.concatenate(parts)
+        values = values[np.isfinite(values)]
+        if len(values):
+            chance = float(run.objective.heads[name].chance)  # type: ignore[arg-type]
+            rows.append(ahead_of(f"head {name}, score", values, np.full_like(values, chance), settings.seed))
+    return rows
+
+
+def bits_of_clips(
+    objective: WorldObjective, context: Int[Tensor, "batch frame code"], codes: Int[Tensor, "batch frame code"],
+    batch: CodeBatch,
+) -> Float[np.ndarray, " batch"]:
+    """Mean bits per frame of every clip, given a context (its own, or another's)."""
+    states = objective.model.states(context, batch.has_sound)
+    found = objective.next_frame(states, context, codes, batch.has_sound)
+    return ((found.nats * found.counted).sum(-1).mean(1) / np.log(2)).numpy()
+
+
+def unigram_bits(run: LoadedRun, cache: LatentCache) -> Float[Tensor, "code vocabulary"]:
+    """Bits of every code of every place under how often it occurs in its scale in the training clips (add one)."""
+    clips = cache.clips_of("train")
+    clips = clips[np.linspace(0, len(clips) - 1, min(MAX_UNIGRAM_CLIPS, len(clips))).astype(int)]
+    kinds = ["picture", "sound"][: len(run.model.quantizers)]
+    codes = np.concatenate([np.stack([cache.rows[kind][int(clip)] for clip in clips]) for kind in kinds], -1)
+    scales = run.model.decoder.scales
+    bits = torch.full((codes.shape[-1], max(scale.vocabulary for scale in scales)), torch.inf)
+    for scale, columns in zip(scales, run.model.decoder.slices, strict=True):
+        counts = np.bincount(codes[..., columns].reshape(-1), minlength=scale.vocabulary) + 1.0
+        bits[columns, : scale.vocabulary] = torch.from_numpy(-np.log2(counts / counts.sum())).float()
+    return bits
+
+
+def ahead_of(
+    name: str,
+    values: Float[np.ndarray, " clip"],
+    baseline: Float[np.ndarray, " clip"],
+    seed: int,
+    required: bool = True,
+) -> Comparison:
+    """Compare clip by clip; passed when the whole 95 % interval of the mean difference is above zero."""
+    low, high = bootstrap_interval((values - baseline).astype(np.float64), np.random.default_rng(seed))
+    return Comparison(name, float(values.mean()), float(baseline.mean()), low, high, low > 0, required)

@@ -1,0 +1,143 @@
+"""`worldmodel rollout`: a video's first frames, or the codes of an earlier rollout, go on in imagination."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Int, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from streams.clip import Clip
+from streams.settings import ClipSettings
+from worldmodel.beginning import Run, begin_from_codes, begin_from_video
+from worldmodel.errors import SettingsError
+from worldmodel.evaluation.films import compare, decode_clips, joined_sound, label_rollouts, strip_of
+from worldmodel.evaluation.pictures import save_png
+from worldmodel.rollout import FrameModel, roll_out
+from worldmodel.rollout_codes import RolloutCodes
+from worldmodel.run import load_run
+from worldmodel.sampling import check_sampling
+from worldmodel.settings import RolloutSettings, SamplingSettings
+
+WATCHED_PIXELS = 256  # the shorter side of a written video, at least
+
+
+def imagine(settings: RolloutSettings) -> list[str]:
+    """Run the command; returns lines for the user, among them one for every file written.
+
+    Raises:
+        UserError: settings, run, prompt or codes cannot be used.
+    """
+    check_settings(settings)
+    device = find_device(settings.device)
+    return imagine_with(load_run(settings.run, str(device)), settings, device)
+
+
+def imagine_with(run: Run, settings: RolloutSettings, device: torch.device, progress: bool = True) -> list[str]:
+    """Imagine with a loaded run that is on `device`, under settings that were checked; see `imagine`."""
+    check_sampling(settings.sampling, len(run.model.decoder.slices))
+    begin = begin_from_codes if settings.continue_from is not None else begin_from_video
+    beginning = begin(run, settings, device)
+    start, generator = beginning.rollout, beginning.generator
+    has_sound = torch.full((len(start.codes),), start.has_sound, device=device)
+    imagined = imagine_frames(
+        run.model, start.codes.to(device), has_sound, settings.horizon, settings.sampling, generator, progress
+    )
+    codes = torch.cat((start.codes, imagined), 1)
+    rollout = replace(start, codes=codes, generator_state=generator.get_state(), device=generator.device.type)
+    rollouts = decode_clips(run, codes.to(device), rollout.start_seconds)
+    lines = write_outputs(Path(settings.out), rollout, rollouts, beginning.truth, run.picture.clips)
+    return beginning.notes + lines
+
+
+def imagine_frames(
+    model: FrameModel,
+    codes: Int[Tensor, "batch frame code"],
+    has_sound: Bool[Tensor, " batch"],
+    horizon: int,
+    sampling: SamplingSettings,
+    generator: torch.Generator,
+    progress: bool = False,
+) -> Int[Tensor, "batch horizon code"]:
+    """Codes of the frames after these, on the CPU, with a bar that shows frames per second."""
+    frames = islice(roll_out(model, codes, has_sound, sampling, generator), horizon)
+    bar = tqdm(frames, "imagining", horizon, unit="frame", disable=not progress)
+    # Copying every frame to the CPU waits for it, so the bar's rate is that of finished frames.
+    return torch.stack([frame.cpu() for frame in bar], 1)
+
+
+def write_outputs(
+    out: Path, rollout: RolloutCodes, rollouts: Sequence[Clip], truth: Clip | None, clips: ClipSettings
+) -> list[str]:
+    """Write videos, film strip and codes; returns one line for each file, and the comparison with the truth."""
+    from streams.pyav import write_video
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    num_context, num_frames = rollout.num_prompt_frames, rollout.codes.shape[1]
+    lines = []
+    names = [out] if len(rollouts) == 1 else [out.with_stem(f"{out.stem}_{number}") for number in range(len(rollouts))]
+    for path, clip in zip(names, rollouts, strict=True):
+        sound = joined_sound(clip, clips)
+        write_video(path, enlarge(clip.frames), clips.frames_per_second, sound, clips.sample_hz)
+        heard = "no sound" if sound is None else "with sound"
+        lines.append(f"{path}: {num_context} frames of context, {num_frames - num_context} imagined, {heard}")
+    strip, codes = out.with_suffix(".png"), out.with_suffix(".codes.safetensors")
+    save_png(strip_of(label_rollouts(truth, rollouts), num_context, clips), strip)
+    rollout.save(codes)
+    lines.append(f"{strip}: film strip; imagination begins at the line")
+    lines.append(f"{codes}: codes, to be continued")
+    return lines + ([] if truth is None else comparison_lines(compare(truth, rollouts, num_context)))
+
+
+def comparison_lines(compared: dict[str, dict[int, float]]) -> list[str]:
+    """A small table, unless nothing was compared."""
+    horizons = sorted({horizon for values in compared.values() for horizon in values})
+    if not horizons:
+        return []
+    table = {"PSNR in dB at horizon": [f"{horizon:8}" for horizon in horizons]}
+    table |= {method: [f"{values[horizon]:8.2f}" for horizon in horizons] for method, values in compared.items()}
+    return [f"{name:24}{''.join(cells)}" for name, cells in table.items()]
+
+
+def enlarge(frames: UInt8[Tensor, "frame 3 height width"]) -> UInt8[Tensor, "frame 3 tall wide"]:
+    """Repeat pixels until the shorter side has 256 at least and both sides are even, as H.264 needs."""
+    height, width = frames.shape[-2:]
+    factor = max(1, -(-WATCHED_PIXELS // min(height, width)))
+    if factor % 2 and (height % 2 or width % 2):
+        factor += 1
+    return frames.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
+def check_settings(settings: RolloutSettings) -> None:
+    """Refuse what no run can do.
+
+    Raises:
+        SettingsError: names the setting, its value and what was expected.
+    """
+    for name in ("horizon", "context_frames", "num_samples"):
+        if getattr(settings, name) < 1:
+            raise SettingsError(f"{name}={getattr(settings, name)} is out of range: it must be 1 or more")
+    if settings.start_seconds < 0:
+        raise SettingsError(f"start_seconds={settings.start_seconds} is out of range: it must be 0 or more")
+    if settings.prompt is None and settings.continue_from is None:
+        raise SettingsError("neither a prompt nor codes to continue: give a video, or the codes of an earlier rollout")
+    if Path(settings.out).suffix.lower() != ".mp4":
+        raise SettingsError(f"out={settings.out}: the name must end with .mp4")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; auto is a GPU if there is one.
+
+    Raises:
+        SettingsError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    known = ["cpu", *(["cuda"] if gpus else []), *gpus]
+    if name not in known:
+        raise SettingsError(f"device={name} is not here: give auto or one of {', '.join(known)}")
+    return torch.device(name)

@@ -1,0 +1,122 @@
+"""The folder of a world model's run: its settings, its own copies of the codecs, its checkpoints."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from worldmodel.codecs.picture import PictureVQ
+from worldmodel.codecs.sound import SoundVQ
+from worldmodel.codecs.store import Codec, copy_codec, load_codec
+from worldmodel.config import read_settings, write_settings
+from worldmodel.errors import CheckpointError, SettingsError
+from worldmodel.latents import require_codec
+from worldmodel.model import WorldModel
+from worldmodel.objective import WorldObjective
+from worldmodel.settings import TrainSettings
+from worldmodel.training.checkpoint import Description, load_weights
+
+SETTINGS, CODECS = "settings.yaml", "codec"
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained world model with its codecs, ready to roll out."""
+
+    settings: TrainSettings
+    objective: WorldObjective
+    picture: PictureVQ
+    sound: SoundVQ | None
+    step: int
+
+    @property
+    def model(self) -> WorldModel:
+        """The world model without its heads."""
+        return self.objective.model
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these codecs from all others."""
+        return "-".join(str(codec.fingerprint) for codec in (self.picture, self.sound) if codec is not None)
+
+
+def load_codecs(runs: list[Path]) -> tuple[PictureVQ, SoundVQ | None]:
+    """One picture codec and at most one sound codec.
+
+    Raises:
+        SettingsError: there is none for pictures, or more than one of a kind.
+    """
+    codecs: dict[str, Codec] = {}
+    for run in runs:
+        codec = load_codec(run)
+        if codec.kind in codecs:
+            raise SettingsError(f"{run} is a second {codec.kind} codec: give one for pictures and at most one for sound")
+        codecs[codec.kind] = codec
+    picture, sound = codecs.get("picture"), codecs.get("sound")
+    if not isinstance(picture, PictureVQ):
+        raise SettingsError(f"no picture codec among {[str(run) for run in runs]}: give a run of `worldmodel tokenizer`")
+    return picture, sound if isinstance(sound, SoundVQ) else None
+
+
+def begin_run(settings: TrainSettings) -> tuple[WorldObjective, PictureVQ, SoundVQ | None]:
+    """Build an untrained objective and make the run complete by itself: settings and copies of its codecs.
+
+    Raises:
+        CacheError: the cache was not made with these codecs.
+    """
+    run = Path(settings.run)
+    copies = run / CODECS
+    sources = sorted(copies.glob("*")) if copies.is_dir() else [Path(codec) for codec in settings.codecs]
+    picture, sound = load_codecs(sources)
+    require_codec(settings.cache, {c.kind: str(c.fingerprint) for c in (picture, sound) if c is not None})
+    if not copies.is_dir():
+        for codec, source in zip((picture, sound), _in_order(sources, picture, sound), strict=False):
+            if codec is not None:
+                copy_codec(source, copies / codec.kind)
+    write_settings(settings, run / SETTINGS)
+    return build_objective(settings, picture, sound), picture, sound
+
+
+def build_objective(settings: TrainSettings, picture: PictureVQ, sound: SoundVQ | None) -> WorldObjective:
+    """The untrained objective of a run."""
+    torch.manual_seed(settings.training.seed)
+    model = WorldModel(settings.model, picture.quantizer, None if sound is None else sound.quantizer)
+    return WorldObjective(model, settings.heads)
+
+
+def describe_run(settings: TrainSettings, picture: PictureVQ, sound: SoundVQ | None) -> Description:
+    """What a checkpoint of this run says about itself, and what a resumed run must share with it."""
+    fingerprints = {codec.kind: codec.fingerprint for codec in (picture, sound) if codec is not None}
+    whole = dataclasses.asdict(settings)
+    return Description(settings=whole, identity={"model": whole["model"], "codecs": fingerprints})
+
+
+def load_run(run: Path | str, device: str = "cpu") -> LoadedRun:
+    """The newest checkpoint of a run.
+
+    Raises:
+        CheckpointError: there is no run, no complete checkpoint, or its weights are of another model.
+    """
+    run = Path(run)
+    if not (run / SETTINGS).is_file():
+        raise CheckpointError(f"{run} is not a run ({SETTINGS} is missing): give a folder that `worldmodel train` made")
+    settings = read_settings(TrainSettings, run / SETTINGS)
+    weights, about = load_weights(run)
+    picture, sound = load_codecs(sorted((run / CODECS).glob("*")))
+    objective = build_objective(settings, picture, sound)
+    try:
+        objective.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"the weights in {run} are of another model than its {SETTINGS} ({reason})") from error
+    objective.eval().requires_grad_(False).to(device)
+    picture.to(device)
+    if sound is not None:
+        sound.to(device)
+    return LoadedRun(settings, objective, picture, sound, int(about["step"]))
+
+
+def _in_order(sources: list[Path], picture: PictureVQ, sound: SoundVQ | None) -> list[Path]:
+    kinds = {load_codec(source).kind: source for source in sources}
+    return [kinds[codec.kind] for codec in (picture, sound) if codec is not None]
