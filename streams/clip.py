@@ -1,6 +1,6 @@
 """The only types that leave `streams`: frames with their times and sound, validated together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -102,10 +102,18 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
-        tensors = (self.frames, self.seconds, self.sound, self.has_sound)
-        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in tensors), self.videos)
+        return self.over(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from where copies to a GPU run in the background."""
-        tensors = (self.frames, self.seconds, self.sound, self.has_sound)
-        return Batch(*(tensor.pin_memory() for tensor in tensors), self.videos)
+        return self.over(lambda tensor: tensor.pin_memory())
+
+    def over(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same batch with every tensor changed."""
+        return Batch(
+            frames=change(self.frames),
+            seconds=change(self.seconds),
+            sound=change(self.sound),
+            has_sound=change(self.has_sound),
+            videos=self.videos,
+        )

@@ -1,12 +1,13 @@
 """Items to batches, prefetched by worker processes; the whole state is one integer."""
 
 import atexit
+import os
 import signal
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing import active_children
+from multiprocessing import active_children, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, runtime_checkable
 
@@ -174,11 +175,16 @@ def prepare_worker(worker: int) -> None:
     torch.set_num_threads(1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    # A worker that ends while its thread still sends a tensor may abort in Python's finalization, and torch reports an
+    # error of the loader. Nothing is left to finalize: pass it over, as multiprocessing does after a fork.
+    atexit.register(os._exit, 0)
 
 
 @contextmanager
 def held_signals() -> Iterator[None]:
     """Holds signals back while workers are born: these inherit the mask, so none dies before it can ignore them."""
+    # Multiprocessing's helper process comes first: its start would let the signals through again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError, InvalidDataError
 from av.stream import Disposition
 from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
@@ -36,7 +37,7 @@ def media_errors(path: Path) -> Iterator[None]:
     """Turns whatever PyAV raises on a broken file into a MediaError with the path and the reason."""
     try:
         yield
-    except (av.error.FFmpegError, UnicodeDecodeError, IndexError, MemoryError, ValueError) as error:
+    except (FFmpegError, UnicodeDecodeError, IndexError, MemoryError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError(f"{path}: cannot be decoded ({reason}); repair the file or leave it out") from error
 
@@ -235,7 +236,7 @@ class PyAVReader:
                 return None
             self.decoded = self.decode(first, source)
             return self.advance(wanted)
-        except av.error.FFmpegError:
+        except FFmpegError:
             return None
 
     def decode(self, first: av.Packet | None, source: Iterator[av.Packet]) -> Iterator[av.VideoFrame]:
@@ -337,7 +338,7 @@ def sound_frames(container: InputContainer, track: av.AudioStream) -> Iterator[a
     for packet in container.demux(track):
         try:
             frames = packet.decode()
-        except av.error.InvalidDataError:
+        except InvalidDataError:
             if started:
                 raise
             continue

@@ -1,6 +1,9 @@
 """What every test shares. Nothing of the project is imported here: the shape checks start after this file is read."""
 
 import os
+import signal
+from collections.abc import Iterator
+from typing import Any
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # every test runs on the CPU, also where there is a GPU
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -16,3 +19,22 @@ def fixed_threads_and_seed() -> None:
     """Two threads and one seed, so that a test is the same alone, in the suite and on any machine."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A trained run with all that it was made from; made once, and not to be changed."""
+    torch.set_num_threads(2)  # as in every test, so that weights can be compared bit for bit
+    from tests.worldmodel.whole_run import make_whole_run
+
+    return make_whole_run(tmp_path_factory.mktemp("whole_run"))
+
+
+@pytest.fixture
+def kept_signals() -> Iterator[None]:
+    """Handlers that a command installs go when its test ends."""
+    names = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = {name: signal.getsignal(name) for name in names}
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)

@@ -132,9 +132,10 @@ def _show_world(coded: LoadedRun, batch: Batch | CodeBatch, report: Report, step
     """Rollouts of held-out clips; what the codecs make of the truth is the row above them."""
     assert isinstance(batch, CodeBatch)
     device = next(coded.objective.parameters()).device
-    preview = preview_pictures(coded, batch.to(device), min(PREVIEW_HORIZON, batch.picture.shape[1] - 1))
+    preview = preview_pictures(coded, batch.to(device), PREVIEW_HORIZON)
     clips = coded.picture.clips
     report.image("rollout/film_strip", preview.strip, step)
+    report.image("reconstruction/film_strip", preview.reconstruction, step)
     report.video("rollout/video", preview.frames, step, clips.frames_per_second)
     if preview.sound is not None:
         report.sound("rollout/sound", preview.sound, step, clips.sample_hz)

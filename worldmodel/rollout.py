@@ -1,7 +1,7 @@
 """Rollouts: frames imagined one after another, in codes, never through pixels."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from worldmodel.sampling import sample_codes
 from worldmodel.settings import SamplingSettings
 
 
+@runtime_checkable
 class ScaleDecoder(Protocol):
     """What a rollout asks of a frame decoder."""
 
@@ -33,10 +34,14 @@ class ScaleDecoder(Protocol):
         ...
 
 
+@runtime_checkable
 class FrameModel(Protocol):
     """What a rollout asks of a world model."""
 
-    decoder: ScaleDecoder
+    @property
+    def decoder(self) -> ScaleDecoder:
+        """The frame decoder."""
+        ...
 
     def states(self, codes: Tensor, has_sound: Tensor) -> Tensor:
         """States of all frames, (batch, frame, token, dim)."""

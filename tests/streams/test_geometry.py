@@ -21,7 +21,9 @@ def test_resizing_is_that_of_pillow(rows: int, columns: int):
     frames = smooth_frames(rows, columns)
     factor = 32 / min(rows, columns)
     fitted = round(rows * factor), round(columns * factor)
-    image = Image.fromarray(frames[0].permute(1, 2, 0).numpy()).resize(fitted[::-1], Image.Resampling.BILINEAR)
+    image = Image.fromarray(frames[0].permute(1, 2, 0).numpy()).resize(
+        (fitted[1], fitted[0]), Image.Resampling.BILINEAR
+    )
     top, left = (fitted[0] - 32) // 2, (fitted[1] - 32) // 2
     expected = np.asarray(image)[top : top + 32, left : left + 32].transpose(2, 0, 1)
     away = resize_crop(frames, 32, 32)[0].numpy().astype(int) - expected

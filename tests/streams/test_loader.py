@@ -118,10 +118,18 @@ def test_after_closing_the_next_batch_is_still_the_next():
 
 
 NEVER_CLOSED = """
-from tests.streams.test_loader import loader_of
+import torch
+from streams.loader import Loader
+from streams.settings import LoaderSettings
+from tests.streams.test_loader import Numbers
+
+class Large(Numbers):
+    def read(self, index, generator):
+        return torch.zeros(1000, 1000)
 
 if __name__ == "__main__":
-    loader = loader_of(10, 4, num_workers=1)
+    # Large items are still being sent when the workers end.
+    loader = Loader(Large(50), LoaderSettings(batch_size=4, num_workers=2, prefetch_batches=4), seed=0)
     print(len(next(loader)))
     raise SystemExit(3)
 """

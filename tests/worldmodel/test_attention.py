@@ -16,6 +16,7 @@ from worldmodel.attention import (
     rotary_angles,
     rotate,
 )
+from worldmodel.errors import SettingsError
 
 HEAD_DIM = 16
 
@@ -143,6 +144,15 @@ def test_attention_equals_a_naive_loop(masked: bool):
     mask = frame_mask(3, 2, 2) if masked else None
     result = module(x, angles, *module.keys_values(x, angles), mask)
     torch.testing.assert_close(result, naive_attention(module, x, angles, mask), atol=1e-5, rtol=1e-5)
+
+
+def test_xformers_without_a_gpu_is_an_error_that_says_what_to_use():
+    module, x = Attention(32, 2, "xformers"), torch.randn(1, 2, 32)
+    angles = angles_at(torch.zeros(2), grid_positions(1, 2))
+    with pytest.raises(
+        SettingsError, match="attention=xformers needs a CUDA device, not cpu: use attention=sdpa there"
+    ):
+        module(x, angles, *module.keys_values(x, angles), None)
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.worldmodel.tiny import MODEL, TRUNK, VOCABULARY, random_codes, tiny_model
-from worldmodel.decoder import FrameDecoder
+from tests.worldmodel.tiny import MODEL, TRUNK, VOCABULARY, codebooks_of, of_type, random_codes, tiny_model
+from worldmodel.decoder import FrameDecoder, ModalityInput, Readout
 from worldmodel.model import WorldModel
 
 ITEMS = 3
@@ -117,7 +117,7 @@ def test_every_token_of_the_state_is_seen():
 @torch.no_grad()
 def test_a_state_token_is_spread_over_its_own_place():
     decoder = tiny_decoder()
-    picture, num_tokens = decoder.inputs[0], 4
+    picture, num_tokens = of_type(decoder.inputs, ModalityInput)[0], 4
     state = torch.randn(1, num_tokens, TRUNK.dim)
     before = picture.spread_state(state)
     assert before.shape[-2:] == (4, 4)
@@ -147,7 +147,7 @@ def test_an_untrained_model_without_the_copy_path_says_what_the_previous_latent_
     latent = quantizer.embed(previous)
     for level, scale in enumerate(quantizer.pyramid.scales):
         left_over = cell_means(latent - quantizer.embed(codes, level), scale.height, scale.width)
-        distances = (left_over[:, :, None] - quantizer.codebooks[level].vectors).square().sum(-1)
+        distances = (left_over[:, :, None] - codebooks_of(quantizer)[level].vectors).square().sum(-1)
         assert torch.equal(logits[level].argmax(-1), distances.argmin(-1))
 
 
@@ -181,7 +181,7 @@ def test_the_error_of_an_untrained_model_is_that_of_repeating_the_previous_laten
     predictions = decoder(random_state(decoder), previous, codes)
     quantizer = decoder.quantizers[0]
     change = quantizer.embed(codes) - quantizer.embed(previous)
-    for prediction, scale, codebook in zip(predictions, quantizer.pyramid.scales, quantizer.codebooks, strict=True):
+    for prediction, scale, codebook in zip(predictions, quantizer.pyramid.scales, codebooks_of(quantizer), strict=True):
         expected = cell_means(change, scale.height, scale.width).square().mean(-1) / codebook.vectors.square().mean()
         torch.testing.assert_close(prediction.error, expected, atol=1e-5, rtol=1e-4)
 
@@ -220,7 +220,11 @@ def test_an_untrained_readout_can_learn_at_once():
     decoder = tiny_decoder(lively=False)
     logits = logits_of(decoder, random_state(decoder), frame_codes(decoder, 1), frame_codes(decoder, 2))
     torch.cat([scale.log_softmax(-1)[..., 0] for scale in logits], 1).sum().backward()
-    weights = [weight for readout in decoder.readouts for weight in (readout.change.weight, readout.correct.weight)]
+    weights = [
+        weight
+        for readout in of_type(decoder.readouts, Readout)
+        for weight in (readout.change.weight, readout.correct.weight)
+    ]
     assert all(weight.grad is not None and weight.grad.any() for weight in weights)
 
 

@@ -5,18 +5,21 @@ import pytest
 import torch
 
 from tests.worldmodel.tiny import (
+    LATENT_DIM,
     MODEL,
     QUANTIZER,
     SOUND_QUANTIZER,
     TRUNK,
     VOCABULARY,
+    codebooks_of,
+    of_type,
     random_codes,
     tiny_model,
     tiny_quantizer,
     yes,
 )
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
-from worldmodel.model import WorldModel
+from worldmodel.model import FrameEmbedding, WorldModel
 from worldmodel.settings import QuantizerSettings, TransformerSettings
 
 NUM_PICTURE_CODES, NUM_SOUND_CODES = 21, 5
@@ -58,9 +61,10 @@ def test_train_mode_never_reaches_the_quantizers():
     model.train()
     assert not any(module.training for module in model.quantizers.modules())
     # so that not even a pass of latents through them moves a codebook
-    before = model.quantizers[0].codebooks[0].vectors.clone()
-    model.quantizers[0](torch.randn(8, 4, 4, 4))
-    assert torch.equal(model.quantizers[0].codebooks[0].vectors, before)
+    picture = of_type(model.quantizers, MultiScaleQuantizer)[0]
+    before = codebooks_of(picture)[0].vectors.clone()
+    picture(torch.randn(8, 4, 4, 4))
+    assert torch.equal(codebooks_of(picture)[0].vectors, before)
     model.eval()
     assert not model.training
 
@@ -134,6 +138,16 @@ def test_the_first_frame_of_a_clip_stands_still():
     model = tiny_model(sound=True)
     codes = random_codes(2, 1, model.num_codes)
     torch.testing.assert_close(model.embed(codes, yes(2)), model.embed(codes, yes(2), before=codes[:, 0]))
+
+
+@torch.no_grad()
+def test_what_stands_still_moves_nothing():
+    model = tiny_model()
+    codes = random_codes(1, 1, model.num_codes).expand(1, 3, model.num_codes)
+    tokens = model.embed(codes, yes(1))
+    project = of_type(model.embeddings, FrameEmbedding)[0].project
+    project.weight[:, LATENT_DIM:] = 100.0  # what weighs the change since the frame before
+    torch.testing.assert_close(model.embed(codes, yes(1)), tokens)
 
 
 @torch.no_grad()

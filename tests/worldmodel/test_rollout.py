@@ -103,9 +103,9 @@ def test_nothing_is_kept_for_a_gradient():
 class CountingDecoder:
     """Says the number of frames seen, added to the first frame's number: one digit per code, coarse ones first."""
 
-    pyramid = Pyramid((Scale(1, 1, 3), Scale(2, 2, 3)))
-    scales = list(pyramid.scales)
-    slices = list(pyramid.slices)
+    def __init__(self) -> None:
+        pyramid = Pyramid((Scale(1, 1, 3), Scale(2, 2, 3)))
+        self.scales, self.slices = list(pyramid.scales), list(pyramid.slices)
 
     def start(self, state: Tensor) -> DecoderCache:
         return DecoderCache()

@@ -12,7 +12,7 @@ from worldmodel.sampling import check_sampling, sample_codes
 from worldmodel.settings import SamplingSettings
 
 NUM_DRAWS = 4000
-# Distinct by construction, so that "the k most likely" names one set; cut into places of a frame later.
+# Distinct by construction, so that "the k most likely" names one set.
 LOGITS = st.lists(st.integers(-40, 40), min_size=2, max_size=8, unique=True)
 
 
@@ -26,7 +26,7 @@ def softmax(values: list[float]) -> list[float]:
 
 
 def naive_chances(values: list[float], temperature: float, top_k: int, top_p: float) -> list[float]:
-    """The k most likely codes, then the fewest of them that together reach p of what is left; the rest is impossible."""
+    """The k most likely codes, then the fewest of them that together reach p of what is left; others are impossible."""
     values = [value / temperature for value in values]
     order = sorted(range(len(values)), key=lambda code: -values[code])[: top_k or None]
     kept, reached = [], 0.0

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.worldmodel.tiny import CLIPS, GRIDS, LATENT_DIM, PICTURE, QUANTIZER, VOCABULARY
+from tests.worldmodel.tiny import CLIPS, GRIDS, LATENT_DIM, PICTURE, QUANTIZER, VOCABULARY, codebooks_of
 from worldmodel.codecs.picture import PictureVQ, ResidualBlock
 from worldmodel.settings import PictureCodecSettings
 
@@ -90,10 +90,10 @@ def test_fewer_scales_read_no_finer_codes():
 
 def test_encoding_needs_no_gradient_and_moves_no_codebook_even_in_training_mode():
     codec = tiny_codec().train()
-    before = codec.quantizer.codebooks[0].vectors.clone()
+    before = codebooks_of(codec.quantizer)[0].vectors.clone()
     codes = codec.encode(squares(3)[None])
     assert not codec.decode(codes).requires_grad
-    assert torch.equal(codec.quantizer.codebooks[0].vectors, before)
+    assert torch.equal(codebooks_of(codec.quantizer)[0].vectors, before)
 
 
 @torch.no_grad()

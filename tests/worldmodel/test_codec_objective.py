@@ -1,0 +1,203 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from streams.clip import Batch, to_float
+from tests.worldmodel.tiny import CLIPS, PICTURE, tiny_quantizer
+from tests.worldmodel.tiny_run import CLIPS as SOUND_CLIPS
+from tests.worldmodel.tiny_run import SOUND
+from worldmodel.codec_objective import PictureObjective, SoundObjective, codebook_metrics, still_places
+from worldmodel.codecs.picture import PictureVQ
+from worldmodel.codecs.sound import SoundVQ
+
+SAMPLES = SOUND_CLIPS.samples_per_frame
+
+
+def batch_of(frames: Tensor, sound: Tensor | None = None, silent: tuple[int, ...] = ()) -> Batch:
+    """A batch of these frames; the named clips have no sound."""
+    count, num_frames = frames.shape[:2]
+    has_sound = torch.full((count,), sound is not None)
+    has_sound[list(silent)] = False
+    return Batch(
+        frames,
+        torch.arange(num_frames).double().expand(count, -1) / 10,
+        torch.zeros(count, num_frames, SAMPLES) if sound is None else sound,
+        has_sound,
+        ["video"] * count,
+    )
+
+
+def noisy_squares(num_clips: int = 2, num_frames: int = 5, noise: int = 2) -> Tensor:
+    """Left half: ground with a little noise; right half: a flash that changes wholly."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.full((num_clips, num_frames, 3, 16, 16), 100)
+    frames[..., 4:12, 2:6] = 200
+    frames += torch.randint(-noise, noise + 1, frames.shape, generator=generator)
+    frames[..., 8:] = torch.randint(0, 256, (num_clips, num_frames, 1, 1, 1), generator=generator)
+    return frames.byte()
+
+
+def picture_objective() -> PictureObjective:
+    torch.manual_seed(0)
+    codec = PictureVQ(PICTURE, CLIPS)
+    codec.quantizer = tiny_quantizer()
+    return PictureObjective(codec).eval()
+
+
+def tones(num_clips: int, num_frames: int = 4, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    pitch = torch.rand(num_clips, 1, generator=generator) * 1500 + 200
+    seconds = torch.arange(num_frames * SAMPLES) / SOUND_CLIPS.sample_hz
+    return (0.4 * torch.sin(2 * math.pi * pitch * seconds)).unflatten(1, (num_frames, SAMPLES))
+
+
+def sound_objective() -> SoundObjective:
+    torch.manual_seed(0)
+    return SoundObjective(SoundVQ(SOUND, SOUND_CLIPS)).eval()
+
+
+@torch.no_grad()
+def test_the_loss_of_pictures_is_that_of_its_parts():
+    objective, batch = picture_objective(), batch_of(noisy_squares())
+    loss, metrics = objective(batch)
+    frames = to_float(batch.frames).flatten(0, 1)
+    rebuilt, quantized = objective.codec(frames)
+    squared = (rebuilt - frames).square().mean()
+    expected = squared + 0.1 * (rebuilt - frames).abs().mean() + 0.25 * quantized.loss
+    torch.testing.assert_close(loss, expected)
+    assert float(metrics["psnr"]) == pytest.approx(10 * math.log10(255**2 / float(squared * 127.5**2)), abs=1e-3)
+
+
+def test_forty_steps_rebuild_two_pictures():
+    torch.manual_seed(0)
+    objective = PictureObjective(PictureVQ(PICTURE, CLIPS)).train()
+    optimizer = torch.optim.Adam(objective.parameters(), lr=5e-3)
+    frames = torch.full((2, 4, 3, 16, 16), 30, dtype=torch.uint8)
+    frames[1, :, :, :8] = 220
+    for _ in range(40):
+        loss, _ = objective(batch_of(frames))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        loss, metrics = objective.eval()(batch_of(frames))
+    assert metrics["psnr"] > 20
+    assert loss < 0.15
+
+
+@torch.no_grad()
+def test_perplexity_and_dead_codes_equal_what_is_counted_by_hand():
+    quantizer = tiny_quantizer()
+    counts = torch.zeros(16)
+    counts[:4] = torch.tensor([1.0, 1.0, 2.0, 4.0])
+    counts[4] = 2 * quantizer.codebooks[0].restart_below  # type: ignore[operator]
+    for codebook, values in zip(quantizer.codebooks, (counts, torch.ones(16), torch.zeros(16)), strict=True):
+        codebook.counts.copy_(values)  # type: ignore[union-attr,operator]
+    metrics = codebook_metrics(quantizer)
+    shares = [value / float(counts.sum()) for value in counts.tolist() if value]
+    expected = math.exp(-sum(share * math.log(share) for share in shares))
+    assert float(metrics["perplexity/scale_0"]) == pytest.approx(expected, rel=1e-4)
+    assert metrics["dead_codes/scale_0"] == 16 - 4
+    assert float(metrics["perplexity/scale_1"]) == pytest.approx(16, rel=1e-4)
+    assert metrics["dead_codes/scale_1"] == 0
+    assert metrics["perplexity/scale_2"].isfinite()
+    assert metrics["dead_codes/scale_2"] == 16
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (2, 8), (1, 1)])
+def test_still_places_equal_a_naive_loop(grid: tuple[int, int]):
+    frames = noisy_squares(2, 4, noise=3)
+    frames[0, 2, :, :6, :5] += 9
+    found = still_places(to_float(frames), grid)
+    rows, columns = 16 // grid[0], 16 // grid[1]
+    for clip in range(2):
+        for step in range(3):
+            for place in range(grid[0] * grid[1]):
+                row, column = divmod(place, grid[1])
+                patch = (
+                    ..., slice(row * rows, (row + 1) * rows), slice(column * columns, (column + 1) * columns)
+                )  # fmt: skip
+                change = (frames[clip, step + 1].float() - frames[clip, step].float()).abs()[patch].mean()
+                assert found[clip, step, place] == (change < 2.0) or abs(change - 2.0) < 1e-4
+    assert grid == (1, 1) or 0 < found.float().mean() < 1
+
+
+def test_flicker_is_no_worse_with_stickiness_and_counts_still_patches_only():
+    objective = picture_objective()
+    flicker = objective.flicker(batch_of(noisy_squares(4, 8, noise=1)))
+    sticky, plain = flicker["still_codes_that_change"], flicker["still_codes_that_change_unsticky"]
+    assert 0 <= sticky <= plain <= 1
+    assert plain > 0
+    codec = objective.codec
+    clips = to_float(noisy_squares(4, 8, noise=1))
+    codes = codec.quantizer.encode(codec.latent(clips), sticky=False)[..., 5:]
+    still = still_places(clips, (4, 4))
+    changed = [bool(a != b) for a, b in zip(codes[:, 1:][still], codes[:, :-1][still], strict=True)]
+    assert float(plain) == pytest.approx(sum(changed) / len(changed))
+
+
+def test_a_picture_that_stands_still_does_not_flicker():
+    frames = noisy_squares(1, 1).expand(1, 4, -1, -1, -1)
+    assert set(map(float, picture_objective().flicker(batch_of(frames)).values())) == {0.0}
+
+
+@torch.no_grad()
+def test_the_error_of_sound_counts_only_clips_that_have_some():
+    objective, sound = sound_objective(), tones(3)
+    frames = torch.zeros(3, 4, 3, 16, 16, dtype=torch.uint8)
+    _, metrics = objective(batch_of(frames, sound, silent=(1,)))
+    slices = objective.codec.log_mel(sound[[0, 2]]).flatten(0, 1)
+    rebuilt, _ = objective.codec(slices)
+    expected = (rebuilt - slices).square().mean().sqrt()
+    torch.testing.assert_close(metrics["log_mel_error"], expected)
+
+
+def test_the_decoder_learns_nothing_from_clips_without_sound():
+    sound, frames = tones(3), torch.zeros(3, 4, 3, 16, 16, dtype=torch.uint8)
+    gradients = []
+    for batch in (batch_of(frames, sound, silent=(1,)), batch_of(frames[[0, 2]], sound[[0, 2]])):
+        objective = sound_objective()
+        objective(batch)[0].backward()
+        gradients.append([weight.grad for weight in objective.codec.decoder.parameters()])
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_batch_without_any_sound_has_a_finite_loss_and_gradient():
+    objective = sound_objective().train()
+    loss, metrics = objective(batch_of(torch.zeros(2, 4, 3, 16, 16, dtype=torch.uint8)))
+    loss.backward()
+    assert loss.isfinite()
+    assert metrics["log_mel_error"] == 0
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in objective.parameters())
+
+
+def test_forty_steps_of_tones_lower_the_error_of_tones_never_heard():
+    torch.manual_seed(0)
+    quantizer = replace(SOUND.quantizer, decay=0.8, vocabulary=32)
+    objective = SoundObjective(SoundVQ(replace(SOUND, channels=64, quantizer=quantizer), SOUND_CLIPS))
+    optimizer = torch.optim.Adam(objective.parameters(), lr=5e-3)
+    frames = torch.zeros(8, 4, 3, 16, 16, dtype=torch.uint8)
+
+    def error() -> float:
+        with torch.no_grad():
+            return float(objective.eval()(batch_of(frames, tones(8, seed=10**6)))[1]["log_mel_error"])
+
+    before = error()
+    for step in range(40):
+        loss, _ = objective.train()(batch_of(frames, tones(8, seed=step)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert error() < 0.6 * before
+
+
+def test_the_metrics_of_both_keep_their_names():
+    frames = noisy_squares(2, 4)
+    picture, sound = picture_objective(), sound_objective()
+    both = [set(picture(batch_of(frames))[1]), set(picture.train()(batch_of(frames))[1])]
+    assert both[0] == both[1] >= {"psnr", "commitment", "perplexity/scale_2", "dead_codes/scale_0"}
+    heard = [set(sound(batch_of(frames, tones(2)))[1]), set(sound(replace(batch_of(frames)))[1])]
+    assert heard[0] == heard[1] >= {"log_mel_error", "commitment", "perplexity/scale_1"}

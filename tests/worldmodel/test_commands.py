@@ -1,0 +1,99 @@
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.fake_codecs import make_videos
+from tests.worldmodel.whole_run import TRAINING, WholeRun
+from worldmodel.cli import main
+from worldmodel.codecs.store import fingerprint_of, load_codec
+from worldmodel.commands import train_codec, train_world
+from worldmodel.errors import CheckpointError, MediaError
+from worldmodel.objective import WorldObjective
+from worldmodel.training import checkpoint
+from worldmodel.training.signals import StopRequest
+
+
+def events_of(run: Path) -> EventAccumulator:
+    events = EventAccumulator(str(next(run.rglob("events.out*")).parent))
+    events.Reload()
+    return events
+
+
+def test_a_codec_is_frozen_when_its_run_ends(whole_run: WholeRun):
+    for kind, run in (("picture", whole_run.picture), ("sound", whole_run.sound)):
+        codec = load_codec(run)
+        assert codec.kind == kind
+        weights, about = checkpoint.load_weights(run)
+        assert about["step"] == TRAINING.steps
+        for name, tensor in codec.state_dict().items():
+            assert torch.equal(tensor, weights[f"codec.{name}"]), name
+    tags = events_of(whole_run.picture).Tags()
+    assert {"still_codes_that_change", "psnr", "perplexity/scale_2"} <= set(map(last_words, tags["scalars"]))
+    assert "images" in tags
+    assert len(events_of(whole_run.sound).Tags()["audio"]) == 2
+
+
+def last_words(tag: str) -> str:
+    """A tag without the prefix that the meter gives it."""
+    return tag.removeprefix("train/")
+
+
+def test_a_world_shows_rollouts_scalars_and_sound(whole_run: WholeRun):
+    tags = events_of(whole_run.world).Tags()
+    names = set(map(last_words, tags["scalars"]))
+    heads = {f"{head}/{what}" for head in ("flow", "speed", "arrow_of_time") for what in ("loss", "score", "chance")}
+    assert heads | {"next/bits_per_frame", "next/bits_changed", "loss"} <= names
+    assert {"rollout/film_strip", "reconstruction/film_strip"} <= set(tags["images"])
+    assert "rollout/sound" in tags["audio"]
+
+
+def test_six_steps_are_three_a_stop_and_three_to_the_bit(
+    whole_run: WholeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_signals: None
+):
+    run, stop = tmp_path / "halves", StopRequest()
+    forward, calls = WorldObjective.forward, []
+
+    def counted(self: WorldObjective, batch: object) -> object:
+        calls.append(self.training)
+        if sum(calls) == 3:
+            stop.handle(signal.SIGUSR1)
+        return forward(self, batch)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldObjective, "forward", counted)
+        result = train_world(replace(whole_run.settings, run=str(run)), stop=stop)
+    assert (result.step, result.interrupted) == (3, True)
+    # The other half reads its data in a worker process.
+    assert main(["train", "--resume", str(run), "--loader.num_workers", "1"]) == 0
+    name = f"checkpoints/step_{TRAINING.steps:08d}/weights.safetensors"
+    whole, halves = load_file(whole_run.world / name), load_file(run / name)
+    assert whole.keys() == halves.keys()
+    assert not [key for key, tensor in whole.items() if not torch.equal(tensor, halves[key])]
+
+
+def test_a_run_holds_copies_of_its_codecs_and_needs_the_others_no_longer(whole_run: WholeRun, tmp_path: Path):
+    for kind in ("picture", "sound"):
+        assert fingerprint_of(whole_run.world / "codec" / kind) == fingerprint_of(getattr(whole_run, kind))
+    about = json.loads(next(whole_run.world.rglob("checkpoint.json")).read_text())
+    assert about["identity"]["codecs"] == {
+        kind: fingerprint_of(getattr(whole_run, kind)) for kind in ("picture", "sound")
+    }
+
+
+def test_no_sound_codec_is_made_of_silent_videos(whole_run: WholeRun, tmp_path: Path):
+    make_videos(tmp_path / "silent", num_videos=1, silent=(0,))
+    settings = replace(whole_run.codec_settings("sound", tmp_path / "run"), videos=str(tmp_path / "silent"))
+    with pytest.raises(MediaError, match="none of the 1 videos in .* has sound"):
+        train_codec(settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_codec_without_checkpoint_is_not_resumed(whole_run: WholeRun, tmp_path: Path):
+    with pytest.raises(CheckpointError, match="no complete checkpoint"):
+        train_codec(whole_run.codec_settings("picture", tmp_path / "run"), resume=True)

@@ -1,0 +1,79 @@
+"""A whole path in small: physics videos, both codecs, a cache and a trained world, as the commands make them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from streams.physics.world import write_clip
+from streams.settings import ClipSettings, LoaderSettings, PhysicsSettings
+from streams.videos import VideoSource, find_videos
+from tests.worldmodel.tiny import MODEL, PICTURE
+from tests.worldmodel.tiny_run import CLIPS, SOUND
+from worldmodel.codecs.store import load_codec
+from worldmodel.commands import train_codec, train_world
+from worldmodel.encoding import clip_settings, encode_videos
+from worldmodel.settings import TokenizerSettings, TrainingSettings, TrainSettings
+
+WORLD = PhysicsSettings(height=16, width=16, frames_per_second=10.0, seconds=4.0, sample_hz=8000, num_looks=2)
+NUM_VIDEOS, CLIP_FRAMES, WINDOW_FRAMES = 6, 16, 8
+LOADER = LoaderSettings(batch_size=4, num_workers=0)
+TRAINING = TrainingSettings(
+    steps=6,
+    warmup_steps=2,
+    report_every=3,
+    preview_every=0,
+    checkpoint_every=3,
+    zero_stage=0,
+)
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """Folders; they are shared by all tests, so copy what a test changes."""
+
+    videos: Path
+    picture: Path
+    sound: Path
+    cache: Path
+    world: Path
+
+    @property
+    def settings(self) -> TrainSettings:
+        """Of the world."""
+        return TrainSettings(
+            cache=str(self.cache),
+            codecs=[str(self.sound), str(self.picture)],
+            run=str(self.world),
+            num_frames=WINDOW_FRAMES,
+            loader=LOADER,
+            model=MODEL,
+            training=TRAINING,
+        )
+
+    def codec_settings(self, kind: str, run: Path) -> TokenizerSettings:
+        """Of one codec."""
+        clips = ClipSettings(**(vars(CLIPS) | {"num_frames": 4}))
+        return TokenizerSettings(
+            str(self.videos),
+            str(run),
+            "picture" if kind == "picture" else "sound",
+            clips,
+            LOADER,
+            PICTURE,
+            SOUND,
+            TRAINING,
+        )
+
+
+def make_whole_run(folder: Path) -> WholeRun:
+    """Everything, in one process."""
+    whole = WholeRun(*(folder / name for name in ("videos", "picture", "sound", "latents.zarr", "world")))
+    whole.videos.mkdir()
+    for seed in range(NUM_VIDEOS):
+        write_clip(whole.videos, WORLD, seed)
+    for kind, run in (("picture", whole.picture), ("sound", whole.sound)):
+        train_codec(whole.codec_settings(kind, run))
+    codecs = [load_codec(whole.picture), load_codec(whole.sound)]
+    source = VideoSource(find_videos(whole.videos), clip_settings(codecs, CLIP_FRAMES))
+    encode_videos(source, codecs, whole.cache, heldout=0.3, thumbnail_side=16, progress=False)
+    train_world(whole.settings)
+    return whole
