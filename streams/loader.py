@@ -37,7 +37,7 @@ class Source(Protocol):
         """Reads one item; every random choice is drawn from the generator."""
         ...
 
-    def collate(self, items: list[Any]) -> Any:
+    def collate(self, items: list[Any], /) -> Any:
         """Stacks items; the batch has `.to(device)` and `.pin_memory()`."""
         ...
 

@@ -22,7 +22,7 @@ RANKS = (
     ("streams.physics",),
     ("worldmodel", "worldmodel.errors", "worldmodel.settings"),
     ("worldmodel.evaluation.metrics", "worldmodel.evaluation.pictures", "worldmodel.evaluation.plots"),
-    ("worldmodel.chunks", "worldmodel.config", "worldmodel.layout", "worldmodel.sampling"),
+    ("worldmodel.chunks", "worldmodel.config", "worldmodel.layout", "worldmodel.modules", "worldmodel.sampling"),
     ("worldmodel.attention", "worldmodel.code_statistics"),
     ("worldmodel.codecs",),
     ("worldmodel.trunk", "worldmodel.decoder"),

@@ -50,7 +50,7 @@ def test_every_room_of_the_map_exists() -> None:
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    _, command, *arguments = shlex.split(line.split("#")[0])
+    _, command, *arguments = shlex.split(line.partition("#")[0])
     if command in ("rollout", "evaluate"):
         arguments = _short(_positional(arguments, "run"))
     assert parse(SETTINGS[command], arguments)

@@ -102,7 +102,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, backend: Backend = "sdpa") -> None:
         super().__init__()
-        self.num_heads, self.head_dim, self.backend = num_heads, dim // num_heads, backend
+        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.backend: Backend = backend
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)

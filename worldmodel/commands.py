@@ -54,9 +54,7 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     preview_batch = _first_batch(source)
     result = train(
         objective,
-        lambda position: Loader(
-            source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks
-        ),
+        lambda position: Loader(source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
         settings.training,
         settings.loader.batch_size,
         run,
@@ -88,9 +86,7 @@ def train_world(settings: TrainSettings, resume: bool = False, stop: StopRequest
 
     return train(
         objective,
-        lambda position: Loader(
-            source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks
-        ),
+        lambda position: Loader(source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
         settings.training,
         settings.loader.batch_size,
         Path(settings.run),

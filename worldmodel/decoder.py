@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from worldmodel.attention import Block, grid_positions, group_mask, rotary_angles
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.layout import Scale
+from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
 
 SPREAD_DIM = 64
@@ -132,9 +133,11 @@ class FrameDecoder(nn.Module):
         self.quantizers = tuple(quantizers)
         self.levels = [(m, k) for m, q in enumerate(quantizers) for k in range(len(q.pyramid.scales))]
         self.scales: list[Scale] = [quantizers[m].pyramid.scales[k] for m, k in self.levels]
-        self.inputs = nn.ModuleList(ModalityInput(q, dim, g) for q, g in zip(quantizers, state_grids, strict=True))
-        self.blocks = nn.ModuleList(Block(dim, settings.num_heads, settings.attention) for _ in range(settings.depth))
-        self.readouts = nn.ModuleList(
+        self.inputs = Modules[ModalityInput](
+            ModalityInput(q, dim, g) for q, g in zip(quantizers, state_grids, strict=True)
+        )
+        self.blocks = Modules[Block](Block(dim, settings.num_heads, settings.attention) for _ in range(settings.depth))
+        self.readouts = Modules[Readout](
             Readout(dim, quantizers[m].dim, scale.vocabulary, copy_bias)
             for (m, _), scale in zip(self.levels, self.scales, strict=True)
         )

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from worldmodel.attention import grid_positions
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
-from worldmodel.decoder import FrameDecoder
+from worldmodel.decoder import FrameDecoder, Readout
+from worldmodel.modules import Modules
 from worldmodel.settings import ModelSettings
 from worldmodel.trunk import Trunk, TrunkCache
 
@@ -30,10 +31,10 @@ class FrameEmbedding(nn.Module):
 
     def __init__(self, latent_dim: int, patch: tuple[int, int], dim: int) -> None:
         super().__init__()
-        self.patch = patch
-        self.overlap = tuple(int(side > 1) for side in patch) if patch[0] > 1 else (0, 0)
-        kernel = tuple(side + 2 * more for side, more in zip(patch, self.overlap, strict=True))
-        self.project = nn.Conv2d(2 * latent_dim, dim, kernel, stride=patch, padding=self.overlap)
+        # Squares of more than one latent overlap by one on each side.
+        more = (int(patch[0] > 1), int(patch[1] > 1))
+        kernel = (patch[0] + 2 * more[0], patch[1] + 2 * more[1])
+        self.project = nn.Conv2d(2 * latent_dim, dim, kernel, stride=patch, padding=more)
         self.kind = nn.Parameter(torch.randn(dim) * 0.02)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
 
@@ -56,28 +57,28 @@ class WorldModel(nn.Module):
     A frame's codes are one row: the picture's pyramid, then the sound's (if the run has sound).
     """
 
-    def __init__(self, settings: ModelSettings, picture: MultiScaleQuantizer, sound: MultiScaleQuantizer | None) -> None:
+    def __init__(
+        self, settings: ModelSettings, picture: MultiScaleQuantizer, sound: MultiScaleQuantizer | None
+    ) -> None:
         super().__init__()
         self.settings = settings
-        self.quantizers = nn.ModuleList([picture] if sound is None else [picture, sound])
-        self.quantizers.requires_grad_(False)
+        quantizers = [picture] if sound is None else [picture, sound]
+        self.quantizers = nn.ModuleList(quantizers).requires_grad_(False)
         rows, columns = picture.pyramid.grid
         if rows % settings.patch or columns % settings.patch:
             raise ValueError(f"model.patch={settings.patch} must divide the finest grid {rows}x{columns}")
-        grids = [(rows // settings.patch, columns // settings.patch), (1, 1)][: len(self.quantizers)]
+        grids = [(rows // settings.patch, columns // settings.patch), (1, 1)][: len(quantizers)]
         places = torch.cat([grid_positions(*grid) for grid in grids])
         dim = settings.trunk.dim
         if settings.decoder.dim != dim:
             raise ValueError(f"model.decoder.dim={settings.decoder.dim} must equal model.trunk.dim={dim}")
-        self.embeddings = nn.ModuleList(
+        self.embeddings = Modules[FrameEmbedding](
             FrameEmbedding(q.dim, (q.pyramid.grid[0] // g[0], q.pyramid.grid[1] // g[1]), dim)
-            for q, g in zip(self.quantizers, grids, strict=True)
+            for q, g in zip(quantizers, grids, strict=True)
         )
         self.trunk = Trunk(settings.trunk, settings.window_frames, places)
-        self.decoder = FrameDecoder(settings.decoder, list(self.quantizers), grids, places, settings.copy_bias)
+        self.decoder = FrameDecoder(settings.decoder, quantizers, grids, places, settings.copy_bias)
         self.apply(_initialise)
-        for readout in self.decoder.readouts:
-            readout.initialise()
 
     def train(self, mode: bool = True) -> "WorldModel":
         """Training mode for everything but the frozen codecs, whose codebooks must not move."""
@@ -88,7 +89,7 @@ class WorldModel(nn.Module):
     @property
     def num_codes(self) -> int:
         """Codes of one frame."""
-        return sum(quantizer.pyramid.num_codes for quantizer in self.quantizers)
+        return sum(quantizer.pyramid.num_codes for quantizer in self.decoder.quantizers)
 
     def embed(
         self,
@@ -101,7 +102,7 @@ class WorldModel(nn.Module):
         present = [torch.ones_like(has_sound), has_sound]
         tokens = []
         for embedding, quantizer, part, here in zip(
-            self.embeddings, self.quantizers, self.decoder.parts, present, strict=False
+            self.embeddings, self.decoder.quantizers, self.decoder.parts, present, strict=False
         ):
             latents = quantizer.embed(joined[..., part].flatten(0, 1)).unflatten(0, joined.shape[:2])
             first = latents[:, :1]  # nothing is before a clip: its first frame stands still
@@ -128,8 +129,10 @@ class WorldModel(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Normal weights of variance 1 / fan-in and zero biases in linear layers."""
+    """Normal weights of variance 1 / fan-in and zero biases in linear layers; readouts start as a copy."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, Readout):
+        module.initialise()  # after its own linear layers

@@ -51,12 +51,11 @@ class WorldObjective(nn.Module):
         super().__init__()
         self.model, self.weights = model, heads
         dim, patch = model.settings.trunk.dim, model.settings.patch
-        rows, columns = model.quantizers[0].pyramid.grid  # type: ignore[union-attr]
-        has_sound = len(model.quantizers) > 1
+        rows, columns = model.decoder.quantizers[0].pyramid.grid
+        has_sound = len(model.decoder.quantizers) > 1
         self.heads = nn.ModuleDict()
         if heads.flow > 0:
             self.heads["flow"] = Flow(dim, (rows // patch, columns // patch))
-            self.heads["flow"].initialise()
         if heads.speed > 0:
             self.heads["speed"] = Speed(dim)
         if heads.arrow_of_time > 0:
@@ -179,8 +178,9 @@ class WorldObjective(nn.Module):
 def corrupt(
     codes: Int[Tensor, "batch frame code"], share: float, vocabularies: Int[Tensor, " code"]
 ) -> Int[Tensor, "batch frame code"]:
-    """Replace up to `share` of each frame's codes by random ones, so that the model learns to correct its own errors
-    (Liu et al. 2025, "InfinityStar", self-correction).
+    """Replace up to `share` of each frame's codes by random ones, so that the model learns to correct errors.
+
+    After the self-correction of InfinityStar (Liu et al. 2025).
     """
     if share <= 0:
         return codes

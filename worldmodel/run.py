@@ -51,11 +51,15 @@ def load_codecs(runs: list[Path]) -> tuple[PictureVQ, SoundVQ | None]:
     for run in runs:
         codec = load_codec(run)
         if codec.kind in codecs:
-            raise SettingsError(f"{run} is a second {codec.kind} codec: give one for pictures and at most one for sound")
+            raise SettingsError(
+                f"{run} is a second {codec.kind} codec: give one for pictures and at most one for sound"
+            )
         codecs[codec.kind] = codec
     picture, sound = codecs.get("picture"), codecs.get("sound")
     if not isinstance(picture, PictureVQ):
-        raise SettingsError(f"no picture codec among {[str(run) for run in runs]}: give a run of `worldmodel tokenizer`")
+        raise SettingsError(
+            f"no picture codec among {[str(run) for run in runs]}: give a run of `worldmodel tokenizer`"
+        )
     return picture, sound if isinstance(sound, SoundVQ) else None
 
 

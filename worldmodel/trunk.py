@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.attention import Block, frame_mask, rotary_angles
+from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
 
 
@@ -21,21 +22,19 @@ class TrunkCache:
 class Trunk(nn.Module):
     """Every token of frame t attends to all tokens of the frames t - window_frames + 1 ... t."""
 
-    def __init__(
-        self, settings: TransformerSettings, window_frames: int, places: Float[Tensor, "token 2"]
-    ) -> None:
+    def __init__(self, settings: TransformerSettings, window_frames: int, places: Float[Tensor, "token 2"]) -> None:
         """Build for frames whose tokens stand at `places`, (row, column) from 0 to 1."""
         super().__init__()
         self.window_frames, self.num_tokens = window_frames, len(places)
         self.head_dim = settings.dim // settings.num_heads
         self.register_buffer("places", places, persistent=False)
         self.places: Tensor
-        self.blocks = nn.ModuleList(Block(settings.dim, settings.num_heads, settings.attention) for _ in range(settings.depth))
+        self.blocks = Modules[Block](
+            Block(settings.dim, settings.num_heads, settings.attention) for _ in range(settings.depth)
+        )
         self.norm = nn.RMSNorm(settings.dim)
 
-    def forward(
-        self, tokens: Float[Tensor, "batch frame token dim"]
-    ) -> Float[Tensor, "batch frame token dim"]:
+    def forward(self, tokens: Float[Tensor, "batch frame token dim"]) -> Float[Tensor, "batch frame token dim"]:
         """States of whole clips that start at time 0."""
         num_frames = tokens.shape[1]
         angles = self._angles(0, num_frames)
@@ -45,9 +44,7 @@ class Trunk(nn.Module):
             x, _ = block(x, angles, None, mask)
         return self.norm(x).unflatten(1, (num_frames, self.num_tokens))
 
-    def step(
-        self, tokens: Float[Tensor, "batch token dim"], cache: TrunkCache
-    ) -> Float[Tensor, "batch token dim"]:
+    def step(self, tokens: Float[Tensor, "batch token dim"], cache: TrunkCache) -> Float[Tensor, "batch token dim"]:
         """State of the next frame; the cache is updated in place and never grows beyond the window.
 
         Keys keep the rotation of their absolute time: attention depends on differences of time only, so nothing is

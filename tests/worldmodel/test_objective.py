@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.worldmodel.tiny import MODEL, VOCABULARY, enliven, random_codes, tiny_model
+from tests.worldmodel.tiny import MODEL, VOCABULARY, random_codes, tiny_model
 from worldmodel.latents import CodeBatch
 from worldmodel.objective import HEADS, WorldObjective, corrupt
 from worldmodel.settings import HeadSettings
@@ -18,7 +18,9 @@ OFF = HeadSettings(flow=0.0, speed=0.0, arrow_of_time=0.0, correspondence=0.0)
 ON = HeadSettings(view_share=1.0)
 
 
-def batch_of(num_clips: int = 4, num_sound: int = NUM_SOUND, silent: tuple[int, ...] = (), **parts: Tensor) -> CodeBatch:
+def batch_of(
+    num_clips: int = 4, num_sound: int = NUM_SOUND, silent: tuple[int, ...] = (), **parts: Tensor
+) -> CodeBatch:
     """Random codes, or those given."""
     has_sound = torch.ones(num_clips, dtype=torch.bool)
     has_sound[list(silent)] = False
@@ -343,7 +345,6 @@ def test_corruption_replaces_up_to_its_share_by_codes_of_the_scale():
 
 def test_only_the_context_is_corrupted_and_only_while_training(monkeypatch: pytest.MonkeyPatch):
     objective, batch = objective_of(replace(ALL, context_noise=0.9)), batch_of(2)
-    enliven(objective.model.decoder.readouts)
     seen = []
     forward = objective.model.decoder.forward
 

@@ -52,8 +52,11 @@ class PictureVQ(nn.Module):
             up = [ResidualBlock(coarse), nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2), *up]
         self.encoder = nn.Sequential(*down, nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], dim, 1))
         self.decoder = nn.Sequential(
-            nn.Conv2d(dim, widths[-1], 3, padding=1), *up,
-            ResidualBlock(channels), nn.Conv2d(channels, 48, 3, padding=1), nn.PixelShuffle(4),
+            nn.Conv2d(dim, widths[-1], 3, padding=1),
+            *up,
+            ResidualBlock(channels),
+            nn.Conv2d(channels, 48, 3, padding=1),
+            nn.PixelShuffle(4),
         )
 
     @property
@@ -93,7 +96,11 @@ class PictureVQ(nn.Module):
 
 def _num_halvings(size: tuple[int, int], grid: tuple[int, int]) -> int:
     ratio = size[0] // (4 * grid[0])
-    if ratio < 1 or ratio & (ratio - 1) or any(side != 4 * ratio * cells for side, cells in zip(size, grid, strict=True)):
+    if (
+        ratio < 1
+        or ratio & (ratio - 1)
+        or any(side != 4 * ratio * cells for side, cells in zip(size, grid, strict=True))
+    ):
         raise ValueError(
             f"frames of {size[0]}x{size[1]} do not fit a finest grid of {grid[0]}x{grid[1]}: "
             "each side must be the grid's times 4, 8, 16, ...; change clips.height/width or quantizer.grids"

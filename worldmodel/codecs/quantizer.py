@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldmodel.layout import Pyramid, Scale
+from worldmodel.modules import Modules
 from worldmodel.settings import QuantizerSettings
 
 
@@ -76,13 +77,14 @@ class MultiScaleQuantizer(nn.Module):
         super().__init__()
         self.dim, self.sticky_margin = settings.dim, settings.sticky_margin
         self.pyramid = Pyramid(tuple(Scale(h, w, settings.vocabulary) for h, w in settings.grids))
-        self.codebooks = nn.ModuleList(
+        self.codebooks = Modules[Codebook](
             Codebook(settings.vocabulary, settings.dim, settings.decay, settings.restart_below) for _ in settings.grids
         )
-        self.smooth = nn.ModuleList(nn.Conv2d(settings.dim, settings.dim, 3, padding=1) for _ in settings.grids)
+        self.smooth = Modules[nn.Conv2d](nn.Conv2d(settings.dim, settings.dim, 3, padding=1) for _ in settings.grids)
         for smooth in self.smooth:
             nn.init.zeros_(smooth.weight)
-            nn.init.zeros_(smooth.bias)
+            if smooth.bias is not None:
+                nn.init.zeros_(smooth.bias)
 
     def forward(self, latent: Float[Tensor, "item dim height width"]) -> Quantized:
         """Quantise, with the straight-through gradient; in training mode the codebooks follow the latents."""
@@ -155,9 +157,7 @@ class MultiScaleQuantizer(nn.Module):
                 total = total + self._upsample(codes[:, part], index)
         return out
 
-    def partial(
-        self, codes: Int[Tensor, "item code"], scale: int
-    ) -> Float[Tensor, "item dim row column"]:
+    def partial(self, codes: Int[Tensor, "item code"], scale: int) -> Float[Tensor, "item dim row column"]:
         """The input of one scale, from the codes of the coarser ones (later columns are not read)."""
         return self._to_scale(self.embed(codes, scale), scale)
 

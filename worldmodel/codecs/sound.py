@@ -55,14 +55,10 @@ class SoundVQ(nn.Module):
     def log_mel(self, sound: Float[Tensor, "batch frame sample"]) -> Float[Tensor, "batch frame mel slice"]:
         """Log-mel slices, brought near -1 to 1."""
         settings = self.settings
-        mel = log_mel(
-            sound, settings.num_mels, settings.slices_per_frame, settings.fft_samples, self.clips.sample_hz
-        )
+        mel = log_mel(sound, settings.num_mels, settings.slices_per_frame, settings.fft_samples, self.clips.sample_hz)
         return (mel - MEL_CENTRE) / MEL_SPREAD
 
-    def forward(
-        self, slices: Float[Tensor, "item mel slice"]
-    ) -> tuple[Float[Tensor, "item mel slice"], Quantized]:
+    def forward(self, slices: Float[Tensor, "item mel slice"]) -> tuple[Float[Tensor, "item mel slice"], Quantized]:
         """Reconstruction of single frames' slices through the quantiser."""
         quantized = self.quantizer(self.encoder(slices)[:, :, None])
         return self.decoder(quantized.latent[:, :, 0]), quantized

@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 mpl.use("agg")
 
 
-def plot_horizons(
-    curves: dict[str, Float[np.ndarray, "clip horizon"]], frames_per_second: float, path: Path
-) -> None:
+def plot_horizons(curves: dict[str, Float[np.ndarray, "clip horizon"]], frames_per_second: float, path: Path) -> None:
     """PSNR over the horizon, mean and 95 % interval of the mean (normal approximation), as a PNG."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

@@ -197,7 +197,9 @@ def measure_codes(run: LoadedRun, cache: LatentCache, settings: EvaluateSettings
 
 
 def bits_of_clips(
-    objective: WorldObjective, context: Int[Tensor, "batch frame code"], codes: Int[Tensor, "batch frame code"],
+    objective: WorldObjective,
+    context: Int[Tensor, "batch frame code"],
+    codes: Int[Tensor, "batch frame code"],
     batch: CodeBatch,
 ) -> Float[np.ndarray, " batch"]:
     """Mean bits per frame of every clip, given a context (its own, or another's)."""

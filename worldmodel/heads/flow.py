@@ -26,14 +26,10 @@ class Flow(nn.Module):
     def __init__(self, dim: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.grid = grid
-        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, 2 * CELLS * CELLS))
-
-    def initialise(self) -> None:
-        """Start at no motion."""
-        last = self.layers[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
+        last = nn.Linear(dim, 2 * CELLS * CELLS)
+        nn.init.zeros_(last.weight)  # start at no motion
         nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), last)
 
     def flow(
         self, states: Float[Tensor, "item token dim"], height: int, width: int

@@ -257,6 +257,15 @@ def test_entries_that_nobody_uses_are_restarted_from_the_batch():
     torch.testing.assert_close(codebook.vectors[1:], kept[1:])  # and is given time before it is restarted again
 
 
+def test_an_entry_that_the_batch_uses_is_not_restarted():
+    # One use adds 0.02 to a count, which is below the limit; and still the latents were told that they are this entry.
+    codebook = Codebook(vocabulary=20, dim=2, decay=0.98, restart_below=0.05)
+    latents = torch.randn(16, 2)
+    for _ in range(3):
+        codebook.update(latents, torch.arange(16))
+        torch.testing.assert_close(codebook.vectors[:16], latents)
+
+
 def test_after_training_no_entry_of_the_finest_scale_is_dead():
     quantizer = MultiScaleQuantizer(QUANTIZER).train()
     for seed in range(60):

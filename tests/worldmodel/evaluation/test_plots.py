@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from worldmodel.evaluation.plots import plot_horizons
+
+CURVES = {"rollout": np.array([[30.0, 25.0, 20.0], [32.0, 27.0, 16.0]]), "copy": np.full((2, 3), 18.0)}
+
+
+def test_a_plot_is_a_png_that_is_written_whole(tmp_path: Path):
+    path = tmp_path / "evaluation.png"
+    plot_horizons(CURVES, 10.0, path)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (840, 480)
+        assert len(picture.convert("L").getcolors() or []) > 10
+    assert [file.name for file in tmp_path.iterdir()] == ["evaluation.png"]
+    plot_horizons(CURVES, 10.0, path)  # a second time replaces it
+
+
+def test_means_and_intervals_are_over_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.touch()))
+    plot_horizons(CURVES, 10.0, tmp_path / "evaluation.png")
+    axes = drawn[0].axes[0]
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert lines.keys() == CURVES.keys()
+    assert lines["rollout"].get_xdata().tolist() == [1, 2, 3]
+    assert lines["rollout"].get_ydata().tolist() == [31.0, 26.0, 18.0]
+    low = axes.collections[0].get_paths()[0].vertices[:, 1].min()
+    assert low == pytest.approx(18.0 - 1.96 * 2.0 / np.sqrt(2))
+    assert axes.get_xlabel() == "horizon (frames at 10 per second)"
+    assert "dB" in axes.get_ylabel()
+    assert axes.get_title() == "2 held-out clips"
+
+
+def test_no_screen_is_needed():
+    assert mpl.get_backend().lower() == "agg"
