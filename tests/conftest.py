@@ -10,8 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Threads that spin while others need the cores make small steps tens of times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import hypothesis
 import pytest
 import torch
+
+# No test asserts a time, and hypothesis's own deadline would be one.
+hypothesis.settings.register_profile("worldmodel", deadline=None)
+hypothesis.settings.load_profile("worldmodel")
 
 
 @pytest.fixture(autouse=True)

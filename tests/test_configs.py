@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from worldmodel.codecs.picture import PictureVQ
+from worldmodel.codecs.sound import SoundVQ
+from worldmodel.codecs.store import build_codec
 from worldmodel.config import parse
+from worldmodel.run import build_objective
 from worldmodel.settings import TokenizerSettings, TrainSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -49,3 +54,27 @@ def test_a_config_states_only_differences_from_the_defaults(path: Path):
     stated = leaves(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     same = {key for key in stated if resolved[key] == defaults[key]}
     assert not same, f"{path} states what is the default anyway: {sorted(same)}"
+
+
+def codec_of(kind: str) -> Any:
+    """The codec of the config that trains one of this kind for the same world."""
+    path = CONFIGS / "tokenizer" / f"physics_{kind}.yaml"
+    settings = read(path)
+    return build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_a_config_describes_can_be_built(path: Path):
+    settings = read(path)
+    with torch.device("meta"):
+        if path.parent.name == "tokenizer":
+            codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
+            assert codec.pyramid.num_codes > 0
+            assert settings.kind in path.name
+        else:
+            picture, sound = codec_of("picture"), codec_of("sound")
+            assert isinstance(picture, PictureVQ)
+            assert isinstance(sound, SoundVQ)
+            objective = build_objective(settings, picture, sound)
+            assert sum(weight.numel() for weight in objective.parameters()) > 10**5
+            assert set(objective.heads) == {"flow", "speed", "arrow_of_time", "correspondence"}

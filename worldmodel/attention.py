@@ -3,6 +3,7 @@
 Rotary embedding: Su et al. 2021, "RoFormer". QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers".
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -56,6 +57,11 @@ def rotate(
     return torch.cat((first * cosine - second * sine, first * sine + second * cosine), -1).to(x.dtype)
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Switches autocast off: distances between latents cancel, and must not lose bits to bfloat16."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def frame_mask(num_frames: int, num_tokens: int, window_frames: int) -> Bool[Tensor, "token token"]:
     """True where a token may look: all tokens of its own frame and of the window_frames - 1 frames before it."""
     frame = torch.arange(num_frames).repeat_interleave(num_tokens)
@@ -65,7 +71,7 @@ def frame_mask(num_frames: int, num_tokens: int, window_frames: int) -> Bool[Ten
 
 def group_mask(sizes: list[int], prefix: int) -> Bool[Tensor, "token other"]:
     """Block-causal mask of groups of tokens (scales) that all see a prefix: True where a token may look."""
-    group = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    group = torch.cat([torch.full((size,), number) for number, size in enumerate(sizes)])
     causal = group[:, None] >= group[None]
     return torch.cat((torch.ones(len(group), prefix, dtype=torch.bool), causal), 1)
 
@@ -102,6 +108,11 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, backend: Backend = "sdpa") -> None:
         super().__init__()
+        if dim % num_heads or dim // num_heads < 16 or dim // num_heads % 8:
+            raise ValueError(
+                f"dim={dim} with num_heads={num_heads}: each head needs a multiple of 8 channels, and 16 at least, "
+                "to tell times and places apart"
+            )
         self.num_heads, self.head_dim = num_heads, dim // num_heads
         self.backend: Backend = backend
         self.query = nn.Linear(dim, dim, bias=False)
@@ -115,7 +126,7 @@ class Attention(nn.Module):
     ) -> tuple[Float[Tensor, "batch head token channel"], Float[Tensor, "batch head token channel"]]:
         """Rotated keys, and values."""
         key, value = self.key_value(x).unflatten(-1, (2 * self.num_heads, self.head_dim)).transpose(1, 2).chunk(2, 1)
-        return rotate(self.key_norm(key), angles).to(value.dtype), value
+        return rotate(self.key_norm(key.float()), angles).to(value.dtype), value
 
     def forward(
         self,
@@ -127,7 +138,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch token dim"]:
         """Attend from x to the given keys and values; without a mask every token sees all of them."""
         query = self.query(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-        query = rotate(self.query_norm(query), angles).to(value.dtype)
+        query = rotate(self.query_norm(query.float()), angles).to(value.dtype)
         attended = attend(query, key, value, mask, self.backend)
         return self.out(attended.transpose(1, 2).flatten(2))
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, grid_positions, group_mask, rotary_angles
+from worldmodel.attention import Block, full_precision, grid_positions, group_mask, rotary_angles
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.layout import Scale
 from worldmodel.modules import Modules
@@ -106,7 +106,8 @@ class Readout(nn.Module):
         spread = spread_of(vectors)
         entries = vectors / spread
         guess = left_over / spread + self.change(x).float()
-        closeness = guess @ entries.T - 0.5 * entries.square().sum(1)
+        with full_precision(x.device):  # differences of distances need all bits
+            closeness = guess @ entries.T - 0.5 * entries.square().sum(1)
         logits = self.log_sharpness.exp() * closeness + self.correct(x).float()
         return logits.scatter_add(2, previous[..., None], self.gate(x).float()), guess
 

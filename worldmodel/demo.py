@@ -116,7 +116,8 @@ with your own videos:
 
 def _videos(folder: Path, count: int, seed: int) -> tuple[str, ...]:
     return ("python", "-m", "tools.videos", "physics", str(folder), "--num-videos", str(count), "--seed", str(seed),
-            "--world.max_discs", "2", "--world.num_looks", "16")  # fmt: skip
+            "--world.max_discs", "2", "--world.num_looks", "8", "--world.fall_seconds", "1.3",
+            "--world.start_speed", "0.7")  # fmt: skip
 
 
 def _train(

@@ -69,6 +69,8 @@ class WorldModel(nn.Module):
             raise ValueError(f"model.patch={settings.patch} must divide the finest grid {rows}x{columns}")
         grids = [(rows // settings.patch, columns // settings.patch), (1, 1)][: len(quantizers)]
         places = torch.cat([grid_positions(*grid) for grid in grids])
+        if settings.window_frames < 1:
+            raise ValueError(f"model.window_frames={settings.window_frames}: a frame sees itself, so 1 at least")
         dim = settings.trunk.dim
         if settings.decoder.dim != dim:
             raise ValueError(f"model.decoder.dim={settings.decoder.dim} must equal model.trunk.dim={dim}")

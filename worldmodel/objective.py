@@ -16,7 +16,8 @@ from worldmodel.heads.readout import HeadResult
 from worldmodel.heads.speed import Speed
 from worldmodel.latents import CodeBatch
 from worldmodel.model import WorldModel
-from worldmodel.settings import HeadSettings
+from worldmodel.sampling import sample_codes
+from worldmodel.settings import HeadSettings, SamplingSettings
 
 HEADS = ("flow", "speed", "arrow_of_time", "correspondence")
 
@@ -68,9 +69,11 @@ class WorldObjective(nn.Module):
         codes = torch.cat((batch.picture, batch.sound), 2)
         settings = self.model.settings
         context = corrupt(codes, settings.context_noise, self._vocabularies()) if self.training else codes
+        frames = self._drawn_frames(codes) if self.training else None
+        if self.training and settings.own_context > 0 and frames is not None:
+            context, frames = self._imagined_context(context, codes, batch.has_sound, frames)
         states = self.model.states(context, batch.has_sound)
-        count = settings.decoded_frames if self.training else 0
-        next_frame = self.next_frame(states, context, codes, batch.has_sound, count)
+        next_frame = self.next_frame(states, context, codes, batch.has_sound, frames)
         counted = next_frame.counted
         loss = ((next_frame.nats + settings.guess_weight * next_frame.error) * counted).sum() / counted.sum()
         metrics = self._describe(next_frame)
@@ -87,13 +90,11 @@ class WorldObjective(nn.Module):
         context: Int[Tensor, "batch frame code"],
         codes: Int[Tensor, "batch frame code"],
         has_sound: Bool[Tensor, " batch"],
-        num_drawn: int = 0,
+        frames: Int[Tensor, " drawn"] | None = None,
     ) -> NextFrame:
-        """Predict frames 1 ... T-1 from the states before them, or `num_drawn` of them drawn at random."""
-        frames = torch.arange(codes.shape[1] - 1, device=codes.device)
-        if 0 < num_drawn < len(frames):
-            # The decoder is the larger part of the cost; a random few frames give the same gradient on average.
-            frames = torch.randperm(len(frames), device=codes.device)[:num_drawn]
+        """Predict the frames after `frames` (after each but the last if not given) from the states before them."""
+        if frames is None:
+            frames = torch.arange(codes.shape[1] - 1, device=codes.device)
         previous, target = context[:, frames].flatten(0, 1), codes[:, frames + 1].flatten(0, 1)
         predictions = self.model.decoder(states[:, frames].flatten(0, 1), previous, target)
         parts = [target[:, columns] for columns in self.model.decoder.slices]
@@ -111,6 +112,34 @@ class WorldObjective(nn.Module):
             torch.cat(right, 1).unflatten(0, shape),
             torch.cat([x.error for x in predictions], 1).unflatten(0, shape),
         )
+
+    def _drawn_frames(self, codes: Tensor) -> Tensor | None:
+        """A random few frames; the decoder is the larger part of the cost, and the gradient is the same on average."""
+        num_steps, count = codes.shape[1] - 1, self.model.settings.decoded_frames
+        if self.model.settings.own_context > 0:
+            num_steps -= 1  # the frame before the first drawn one is imagined
+        if not 0 < count < num_steps:
+            return None if self.model.settings.own_context == 0 else torch.arange(num_steps, device=codes.device)
+        return torch.randperm(num_steps, device=codes.device)[:count]
+
+    @torch.no_grad()
+    def _imagined_context(
+        self, context: Tensor, codes: Tensor, has_sound: Tensor, frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """In some clips, replace the frames after `frames` by what the model draws for them; decode from those.
+
+        One step of its own mistakes is what a rollout feeds back (Brandstetter et al. 2022, the pushforward trick).
+        """
+        size = len(codes)
+        states = self.model.states(context, has_sound)[:, frames].flatten(0, 1)
+        target = codes[:, frames + 1].flatten(0, 1)
+        predictions = self.model.decoder(states, context[:, frames].flatten(0, 1), target)
+        drawn = [sample_codes(prediction.logits, SamplingSettings(), 0) for prediction in predictions]
+        imagined = torch.cat(drawn, 1).unflatten(0, (size, len(frames)))
+        chosen = torch.rand(size, len(frames), 1, device=codes.device) < self.model.settings.own_context
+        context = context.clone()
+        context[:, frames + 1] = torch.where(chosen, imagined, context[:, frames + 1])
+        return context, frames + 1
 
     def head_results(
         self, batch: CodeBatch, states: Float[Tensor, "batch frame token dim"], num_views: int | None = None

@@ -45,8 +45,8 @@ def sample_codes(
     logits = logits.float() / temperature
     top_k, top_p = _of_scale(settings.top_k, scale), _of_scale(settings.top_p, scale)
     if 0 < top_k < logits.shape[-1]:
-        smallest = logits.topk(top_k, -1).values[..., -1:]
-        logits = logits.masked_fill(logits < smallest, -torch.inf)
+        values, order = logits.topk(top_k, -1)  # by place, not by value: ties do not let more codes in
+        logits = torch.full_like(logits, -torch.inf).scatter(-1, order, values)
     if top_p < 1:
         logits = _keep_nucleus(logits, top_p)
     flat = logits.softmax(-1).flatten(0, 1)

@@ -71,6 +71,8 @@ class ModelSettings:
         decoded_frames: frames per clip whose codes are predicted in one step, drawn at random; 0 means all.
         copy_bias: start of the copy path's gate, added to the logit of the previous frame's code.
         guess_weight: weight of the squared error of the guessed latents beside the codes' cross-entropy.
+        own_context: share of the clips whose decoded frames follow a frame that the model itself imagined, so that it
+            learns to go on from its own mistakes.
         context_noise: largest share of a frame's codes that are corrupted in the context while training.
     """
 
@@ -81,6 +83,7 @@ class ModelSettings:
     decoded_frames: int = 4
     copy_bias: float = 4.0
     guess_weight: float = 0.5
+    own_context: float = 0.0
     context_noise: float = 0.0
 
 

@@ -1,4 +1,8 @@
 import math
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,12 +14,14 @@ from worldmodel.attention import (
     Attention,
     Block,
     FeedForward,
+    attend,
     frame_mask,
     grid_positions,
     group_mask,
     rotary_angles,
     rotate,
 )
+from worldmodel.errors import SettingsError
 from worldmodel.errors import SettingsError
 
 HEAD_DIM = 16
@@ -176,3 +182,48 @@ def test_the_feed_forward_is_a_gated_product(dim: int):
     torch.testing.assert_close(module(x)[0], expected.T, atol=1e-5, rtol=1e-4)
     assert value.shape[0] % 32 == 0
     assert value.shape[0] >= dim * 8 / 3
+
+
+def test_attending_equals_a_direct_softmax():
+    query, key, value = torch.randn(3, 2, 2, 6, HEAD_DIM)
+    mask = frame_mask(3, 2, 2)
+    scores = (query @ key.transpose(-1, -2) / math.sqrt(HEAD_DIM)).masked_fill(~mask, -torch.inf)
+    torch.testing.assert_close(attend(query, key, value, mask), scores.softmax(-1) @ value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_xformers_is_refused_where_there_is_no_gpu(masked: bool):
+    query = torch.randn(1, 2, 4, HEAD_DIM)
+    with pytest.raises(SettingsError, match="attention=xformers needs a CUDA device, not cpu: use attention=sdpa"):
+        attend(query, query, query, frame_mask(2, 2, 1) if masked else None, "xformers")
+    module = Attention(32, 2, "xformers")
+    angles = angles_at(torch.zeros(4), grid_positions(2, 2))
+    x = torch.randn(1, 4, 32)
+    with pytest.raises(SettingsError, match="use attention=sdpa"):
+        module(x, angles, *module.keys_values(x, angles), None)
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="xformers has no kernels for the CPU")
+def test_xformers_gives_what_sdpa_gives_with_its_gradient():
+    # In a process of its own: the GPU is hidden from this one.
+    program = """
+import torch
+from worldmodel.attention import attend, frame_mask
+for dtype, near in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
+    for num_tokens, past in ((5, 0), (16, 0), (6, 7)):
+        query = torch.randn(2, 3, num_tokens, 32, device="cuda", dtype=dtype)
+        key, value = torch.randn(2, 2, 3, past + num_tokens, 32, device="cuda", dtype=dtype)
+        mask = torch.rand(num_tokens, past + num_tokens, device="cuda") < 0.6
+        mask[:, 0] = True
+        for seen in (mask, None):
+            results = []
+            for backend in ("sdpa", "xformers"):
+                leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+                out = attend(*leaves, seen, backend)
+                out.square().sum().backward()
+                results.append([out, *(leaf.grad for leaf in leaves)])
+            for one, other in zip(*results):
+                torch.testing.assert_close(one, other, atol=near * 10, rtol=near * 10)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

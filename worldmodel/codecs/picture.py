@@ -22,6 +22,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Float[Tensor, "item channel row column"]) -> Float[Tensor, "item channel row column"]:
         """Same shape out."""

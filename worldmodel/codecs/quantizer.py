@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from worldmodel.attention import full_precision
 from worldmodel.layout import Pyramid, Scale
 from worldmodel.modules import Modules
 from worldmodel.settings import QuantizerSettings
@@ -49,7 +50,8 @@ class Codebook(nn.Module):
     def distances(self, latents: Float[Tensor, "entry dim"]) -> Float[Tensor, "entry code"]:
         """Squared distance of every latent to every entry, in fp32."""
         latents = latents.float()
-        cross = latents @ self.vectors.T
+        with full_precision(latents.device):
+            cross = latents @ self.vectors.T
         return latents.square().sum(1, keepdim=True) - 2 * cross + self.vectors.square().sum(1)
 
     @torch.no_grad()
@@ -64,7 +66,8 @@ class Codebook(nn.Module):
             torch.distributed.broadcast(pool, 0)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        unused = (self.counts < self.restart_below)[:, None]
+        # Whoever this very batch points at stays, however rarely it is used.
+        unused = ((self.counts < self.restart_below) & (counts == 0))[:, None]
         self.sums.copy_(torch.where(unused, pool * self.restart_below * 2, self.sums))
         self.counts.copy_(torch.where(unused[:, 0], torch.full_like(self.counts, self.restart_below * 2), self.counts))
         self.vectors.copy_(self.sums / self.counts[:, None])
@@ -178,7 +181,8 @@ class MultiScaleQuantizer(nn.Module):
         latent = self.lookup(codes, index).movedim(-1, 1).unflatten(-1, (scale.height, scale.width))
         if (scale.height, scale.width) != self.pyramid.grid:
             latent = F.interpolate(latent, self.pyramid.grid, mode="bicubic")
-        return latent + 0.5 * self.smooth[index](latent)
+        with full_precision(latent.device):
+            return latent + 0.5 * self.smooth[index](latent)
 
 
 def still_change_share(

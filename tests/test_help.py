@@ -1,0 +1,102 @@
+"""Every command's --help answers at once: it lists all options and imports nothing heavy."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+
+import pytest
+
+from streams.settings import ClipSettings, PhysicsSettings
+from worldmodel.settings import (
+    DemoSettings,
+    EvaluateSettings,
+    RolloutSettings,
+    TokenizerSettings,
+    TrainSettings,
+)
+
+HEAVY = ["torch", "deepspeed", "zarr", "av", "decord", "torchaudio", "kornia", "xformers", "matplotlib", "safetensors"]
+PROGRAM = f"""
+import contextlib, importlib, io, json, sys
+found = {{}}
+for module, arguments in json.loads(sys.argv[1]):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        try:
+            code = importlib.import_module(module).main(arguments)
+        except SystemExit as end:
+            code = end.code
+    found[" ".join([module, *arguments])] = [code or 0, printed.getvalue()]
+print(json.dumps([found, sorted(set({HEAVY!r}) & sys.modules.keys())]))
+"""
+CLASSES = {
+    "worldmodel.cli demo --help": (DemoSettings, ""),
+    "worldmodel.cli tokenizer --help": (TokenizerSettings, ""),
+    "worldmodel.cli train --help": (TrainSettings, ""),
+    "worldmodel.cli rollout --help": (RolloutSettings, ""),
+    "worldmodel.cli evaluate --help": (EvaluateSettings, ""),
+    "tools.videos physics --help": (PhysicsSettings, "world."),
+    "tools.videos scan --help": (ClipSettings, "clips."),
+}
+OTHERS = {
+    "worldmodel.cli --help": ["demo", "tokenizer", "train", "rollout", "evaluate", "tools.latents", "tools.videos"],
+    "tools.latents --help": ["build", "info", "verify"],
+    "tools.latents build --help": ["--codec", "--clips.num_frames", "--heldout", "--batch", "--overwrite", "--threads"],
+    "tools.latents info --help": ["cache"],
+    "tools.latents verify --help": ["--codec", "--num_clips"],
+    "tools.videos --help": ["physics", "scan"],
+}
+RESUMED = ["worldmodel.cli tokenizer --help", "worldmodel.cli train --help"]
+
+
+def options_of(settings_class: typing.Any, prefix: str) -> Iterator[str]:
+    """The dotted option of every plain setting."""
+    hints = typing.get_type_hints(settings_class)
+    for field in dataclasses.fields(settings_class):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from options_of(hints[field.name], f"{prefix}{field.name}.")
+        else:
+            yield f"--{prefix}{field.name}"
+
+
+@pytest.fixture(scope="module")
+def helps() -> tuple[dict[str, tuple[int, str]], list[str]]:
+    """Exit status and text of every command's help, and what heavy was imported for all of them together."""
+    commands = [(line.split()[0], line.split()[1:]) for line in [*CLASSES, *OTHERS]]
+    program = [sys.executable, "-c", PROGRAM, json.dumps(commands)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    found, heavy = json.loads(done.stdout)
+    return found, heavy
+
+
+def test_no_help_imports_anything_heavy(helps: tuple[dict, list[str]]):
+    assert helps[1] == []
+
+
+@pytest.mark.parametrize("command", [*CLASSES, *OTHERS])
+def test_help_is_a_success(command: str, helps: tuple[dict, list[str]]):
+    code, text = helps[0][command]
+    assert code == 0
+    assert text.startswith("usage: ")
+
+
+@pytest.mark.parametrize("command", CLASSES)
+def test_help_lists_every_option(command: str, helps: tuple[dict, list[str]]):
+    settings_class, prefix = CLASSES[command]
+    options = set(options_of(settings_class, prefix))
+    assert len(options) >= 2
+    words = set(helps[0][command][1].replace(",", " ").replace("[", " ").replace("]", " ").split())
+    assert not options - words
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_help_names_what_there_is(command: str, helps: tuple[dict, list[str]]):
+    assert not [word for word in OTHERS[command] if word not in helps[0][command][1]]
+
+
+@pytest.mark.parametrize("command", RESUMED)
+def test_help_tells_how_a_run_is_resumed(command: str, helps: tuple[dict, list[str]]):
+    assert "[--resume RUN]" in helps[0][command][1]
