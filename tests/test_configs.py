@@ -19,8 +19,8 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 # For each folder of configs/: the class, and values for the keys that have no default (a file may state them as well).
 KINDS: dict[str, tuple[type, list[str]]] = {
-    "tokenizer": (TokenizerSettings, ["--videos=videos", "--run=run"]),
-    "train": (TrainSettings, ["--cache=cache.zarr", "--codecs=[run]", "--run=run"]),
+    "tokenizer": (TokenizerSettings, ["--videos=nowhere", "--run=nowhere"]),
+    "train": (TrainSettings, ["--cache=nowhere", "--codecs=[nowhere]", "--run=nowhere"]),
 }
 
 
@@ -56,10 +56,10 @@ def test_a_config_states_only_differences_from_the_defaults(path: Path):
     assert not same, f"{path} states what is the default anyway: {sorted(same)}"
 
 
-def codec_of(kind: str) -> Any:
-    """The codec of the config that trains one of this kind for the same world."""
-    path = CONFIGS / "tokenizer" / f"physics_{kind}.yaml"
-    settings = read(path)
+def codec_of(kind: str, world: str) -> Any:
+    """The codec that a world's config is made for: of its own name, or the one for all."""
+    own = CONFIGS / "tokenizer" / f"{world}_{kind}.yaml"
+    settings = read(own if own.is_file() else CONFIGS / "tokenizer" / f"{kind}.yaml")
     return build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
 
 
@@ -72,7 +72,7 @@ def test_what_a_config_describes_can_be_built(path: Path):
             assert codec.pyramid.num_codes > 0
             assert settings.kind in path.name
         else:
-            picture, sound = codec_of("picture"), codec_of("sound")
+            picture, sound = codec_of("picture", path.stem), codec_of("sound", path.stem)
             assert isinstance(picture, PictureVQ)
             assert isinstance(sound, SoundVQ)
             objective = build_objective(settings, picture, sound)

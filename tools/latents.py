@@ -25,7 +25,7 @@ def build_parser() -> ArgumentParser:
     )
     build.add_argument("--clips.num_frames", type=int, default=40, help="frames of one clip")
     build.add_argument("--heldout", type=float, default=0.1, help="share of the videos kept for evaluation")
-    build.add_argument("--batch", type=int, default=8, help="clips encoded at a time")
+    build.add_argument("--batch", type=int, default=32, help="clips encoded at a time")
     build.add_argument("--threads", type=int, default=1, help="threads of torch where the codecs run on the CPU")
     build.add_argument("--thumbnail", type=int, default=32, help="shorter side of the thumbnails")
     build.add_argument(

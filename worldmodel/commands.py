@@ -19,7 +19,15 @@ from worldmodel.errors import MediaError
 from worldmodel.evaluation.previews import preview_pictures
 from worldmodel.latents import CodeBatch, LatentSource
 from worldmodel.objective import WorldObjective
-from worldmodel.run import SETTINGS, LoadedRun, begin_run, describe_run
+from worldmodel.run import (
+    SETTINGS,
+    LoadedRun,
+    begin_run,
+    check_beginning,
+    check_training,
+    describe_run,
+    settings_to_blame,
+)
 from worldmodel.settings import TokenizerSettings, TrainSettings
 from worldmodel.training import cluster
 from worldmodel.training.checkpoint import Description
@@ -37,6 +45,7 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     Raises:
         MediaError: no video can be used, or none has sound though a sound codec is wanted.
     """
+    check_training(settings.training, settings.loader)
     ranks = cluster.start()
     run = Path(settings.run)
     source = VideoSource(find_videos(settings.videos), settings.clips, random_start=True)
@@ -45,12 +54,14 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     if settings.kind == "sound" and not _has_sound(source):
         raise MediaError(f"none of the {len(source.videos)} videos in {settings.videos} has sound: no sound codec")
     torch.manual_seed(settings.training.seed)
-    codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
+    with settings_to_blame():
+        codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
     objective = PictureObjective(codec) if isinstance(codec, PictureVQ) else SoundObjective(codec)
-    if ranks.rank == 0:
-        write_settings(settings, run / SETTINGS)
     whole = dataclasses.asdict(settings)
     description = Description(settings=whole, identity={settings.kind: whole[settings.kind]})
+    check_beginning(run, resume, description)
+    if ranks.rank == 0:
+        write_settings(settings, run / SETTINGS)
     preview_batch = _first_batch(source)
     result = train(
         objective,
@@ -75,7 +86,7 @@ def train_world(settings: TrainSettings, resume: bool = False, stop: StopRequest
         CacheError: the cache is missing, damaged or of other codecs.
     """
     ranks = cluster.start()
-    objective, picture, sound = begin_run(settings)
+    objective, picture, sound = begin_run(settings, resume)
     source = LatentSource(settings.cache, settings.num_frames)
     heldout = LatentSource(settings.cache, source.info.num_frames, "heldout", random_start=False)
     preview_batch = _first_batch(heldout)

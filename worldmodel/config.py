@@ -83,6 +83,9 @@ def _join_lists(argv: Sequence[str], keys: dict[str, Any]) -> list[str]:
     rest = list(argv)
     while rest:
         joined.append(rest.pop(0))
+        option, equals, value = joined[-1].partition("=")
+        if equals and typing.get_origin(keys.get(option.removeprefix("--"))) is list and not value.startswith("["):
+            joined[-1] = f"{option}={json.dumps([value])}"
         if typing.get_origin(keys.get(joined[-1].removeprefix("--"))) is list:
             values = []
             while rest and not rest[0].startswith("--"):

@@ -1,5 +1,6 @@
 """`worldmodel demo`: the whole path on a small physics world, each stage by the command a user would type."""
 
+import os
 import subprocess
 import sys
 import time
@@ -10,9 +11,9 @@ from pathlib import Path
 from worldmodel.errors import SettingsError, UserError
 from worldmodel.settings import DemoSettings
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parent.parent / "configs"))
 NUM_VIDEOS, NUM_QUICK_VIDEOS = 1500, 80
-PROMPT_SEEDS = (1000001, 1000002, 1000003)  # videos that no training has seen
+NUM_PROMPTS, FIRST_PROMPT = 3, 1_000_000  # seeds of videos that no training has seen
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def stages(folder: Path, quick: bool) -> Iterator[Stage]:
         f"{num_videos} videos of a physics world: discs fall, bounce and ring",
         _videos(videos, num_videos, 0),
     )
-    for seed in PROMPT_SEEDS:
-        yield Stage("a video that no training sees", _videos(prompts, 1, seed), prompts / f"physics_{seed:07d}.mp4")
+    yield Stage(f"{NUM_PROMPTS} more that no training sees", _videos(prompts, NUM_PROMPTS, FIRST_PROMPT))
     yield Stage(
         "picture codec: frames become pyramids of codes",
         _train("tokenizer", "tokenizer/physics_picture.yaml", picture, ("--videos", str(videos)), quick, 60),
@@ -87,9 +87,12 @@ def stages(folder: Path, quick: bool) -> Iterator[Stage]:
     )
     clips = ("--num_clips", "16") if quick else ()
     yield Stage("is it better than copying, than guessing?", ("worldmodel", "evaluate", str(world), *clips))
-    for number, seed in enumerate(PROMPT_SEEDS):
-        prompt, out = prompts / f"physics_{seed:07d}.mp4", folder / f"rollout_{number}.mp4"
-        yield Stage("a rollout", ("worldmodel", "rollout", str(world), "--prompt", str(prompt), "--out", str(out)))
+    for number in range(NUM_PROMPTS):
+        prompt, out = prompts / f"physics_{FIRST_PROMPT + number:07d}.mp4", folder / f"rollout_{number}.mp4"
+        yield Stage(
+            "rollout: it has seen 8 frames and imagines 32",
+            ("worldmodel", "rollout", str(world), "--prompt", str(prompt), "--out", str(out)),
+        )
 
 
 def ending(folder: Path, seconds: float, quick: bool, status: int) -> str:

@@ -77,7 +77,7 @@ class WorldObjective(nn.Module):
         counted = next_frame.counted
         loss = ((next_frame.nats + settings.guess_weight * next_frame.error) * counted).sum() / counted.sum()
         metrics = self._describe(next_frame)
-        for name, result in self.head_results(batch, states).items():
+        for name, result in self.head_results(batch, states, context).items():
             loss = loss + getattr(self.weights, name) * result.loss
             metrics[f"{name}/loss"] = result.loss
             metrics[f"{name}/score"] = result.scores.mean()
@@ -142,9 +142,15 @@ class WorldObjective(nn.Module):
         return context, frames + 1
 
     def head_results(
-        self, batch: CodeBatch, states: Float[Tensor, "batch frame token dim"], num_views: int | None = None
+        self,
+        batch: CodeBatch,
+        states: Float[Tensor, "batch frame token dim"],
+        context: Int[Tensor, "batch frame code"],
+        num_views: int | None = None,
     ) -> dict[str, HeadResult]:
-        """Every head on its views. `num_views` clips are used (by default the settings' share of the batch).
+        """Every head on its views; `states` are those of `context`.
+
+        `num_views` clips are used (by default the settings' share of the batch).
 
         Views carry no sound, except for correspondence: reversed or hurried sound would give them away at once. Both
         kinds of a comparison are muted alike.
@@ -164,22 +170,26 @@ class WorldObjective(nn.Module):
                 fast = self._muted(batch.fast[:count], batch.sound[:count, :half])
                 results["speed"] = self.heads["speed"](forwards[:, :half], fast)
         if "correspondence" in self.heads:
-            results["correspondence"] = self._correspondence(batch, states, count)
+            results["correspondence"] = self._correspondence(batch, states, context, count)
         return results
 
     def _muted(self, picture: Tensor, sound: Tensor) -> Tensor:
         absent = torch.zeros(len(picture), dtype=torch.bool, device=picture.device)
         return self.model.states(torch.cat((picture, sound), 2), absent)
 
-    def _correspondence(self, batch: CodeBatch, states: Tensor, count: int) -> HeadResult:
-        """Own sound against the sound of the batch's next clip, among the clips that have sound."""
+    def _correspondence(self, batch: CodeBatch, states: Tensor, context: Tensor, count: int) -> HeadResult:
+        """Own sound against that of the clip before in the batch, among the clips that have sound.
+
+        Both are read from one context: else the head would tell corrupted pictures from clean ones.
+        """
         heard = batch.has_sound.nonzero()[:, 0]
         chosen = heard[-count:]
         if len(heard) < 2:
             # No clip to borrow from: no loss, and a score that says "not measured".
             return HeadResult(states.sum() * 0, states.new_full((1,), torch.nan))
         others = heard.roll(1)[-count:]
-        codes = torch.cat((batch.picture[chosen], batch.sound[others]), 2)
+        num_picture = batch.picture.shape[2]
+        codes = torch.cat((context[chosen][..., :num_picture], context[others][..., num_picture:]), 2)
         apart = self.model.states(codes, torch.ones_like(batch.has_sound[chosen]))
         return self.heads["correspondence"](states[chosen], apart)
 

@@ -1,6 +1,8 @@
 """The folder of a world model's run: its settings, its own copies of the codecs, its checkpoints."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from worldmodel.errors import CheckpointError, SettingsError
 from worldmodel.latents import require_codec
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
-from worldmodel.settings import TrainSettings
+from worldmodel.settings import LoaderSettings, TrainingSettings, TrainSettings
+from worldmodel.training import checkpoint, cluster
 from worldmodel.training.checkpoint import Description, load_weights
 
 SETTINGS, CODECS = "settings.yaml", "codec"
@@ -63,7 +66,56 @@ def load_codecs(runs: list[Path]) -> tuple[PictureVQ, SoundVQ | None]:
     return picture, sound if isinstance(sound, SoundVQ) else None
 
 
-def begin_run(settings: TrainSettings) -> tuple[WorldObjective, PictureVQ, SoundVQ | None]:
+def check_beginning(run: Path, resume: bool, description: Description) -> None:
+    """Refuse to begin or resume a run before anything in its folder is changed.
+
+    Raises:
+        CheckpointError: it is to be resumed and cannot be, or has checkpoints of its own.
+    """
+    found = checkpoint.choose(run)
+    if resume and found is None:
+        raise CheckpointError(f"{run} has no complete checkpoint to resume from: start it without resuming")
+    if found is not None and not resume:
+        raise CheckpointError(f"{run} already has checkpoints: resume it, or choose another folder")
+    if found is not None:
+        checkpoint.check_identity(found, checkpoint.read(found)["identity"], description.identity)
+
+
+@contextmanager
+def settings_to_blame() -> Iterator[None]:
+    """Sizes that do not fit each other are an error of the user's where they come from settings."""
+    try:
+        yield
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def check_training(training: TrainingSettings, loader: LoaderSettings) -> None:
+    """Refuse numbers that no training can do.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    for name, value in (("training.steps", training.steps), ("loader.batch_size", loader.batch_size)):
+        if value < 1:
+            raise SettingsError(f"{name}={value} is out of range: it must be 1 or more")
+
+
+def check_window(settings: TrainSettings) -> None:
+    """Refuse windows in which a head sees no frame: it leaves out the first two, and hurried views have half as many.
+
+    Raises:
+        SettingsError: says how many frames are needed.
+    """
+    for head, least in (("speed", 6), ("arrow_of_time", 3), ("correspondence", 3)):
+        if getattr(settings.heads, head) > 0 and settings.num_frames < least:
+            raise SettingsError(
+                f"num_frames={settings.num_frames} is too short for the head {head}: give {least} or more, or set "
+                f"heads.{head} to 0"
+            )
+
+
+def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjective, PictureVQ, SoundVQ | None]:
     """Build an untrained objective and make the run complete by itself: settings and copies of its codecs.
 
     Raises:
@@ -74,12 +126,25 @@ def begin_run(settings: TrainSettings) -> tuple[WorldObjective, PictureVQ, Sound
     sources = sorted(copies.glob("*")) if copies.is_dir() else [Path(codec) for codec in settings.codecs]
     picture, sound = load_codecs(sources)
     require_codec(settings.cache, {c.kind: str(c.fingerprint) for c in (picture, sound) if c is not None})
+    check_training(settings.training, settings.loader)
+    check_window(settings)
+    with settings_to_blame():
+        objective = build_objective(settings, picture, sound)
+    check_beginning(run, resume, describe_run(settings, picture, sound))
+    if cluster.is_main():
+        _write_run(settings, sources, picture, sound)
+    cluster.barrier()
+    return objective, picture, sound
+
+
+def _write_run(settings: TrainSettings, sources: list[Path], picture: PictureVQ, sound: SoundVQ | None) -> None:
+    run = Path(settings.run)
+    copies = run / CODECS
     if not copies.is_dir():
         for codec, source in zip((picture, sound), _in_order(sources, picture, sound), strict=False):
             if codec is not None:
                 copy_codec(source, copies / codec.kind)
     write_settings(settings, run / SETTINGS)
-    return build_objective(settings, picture, sound), picture, sound
 
 
 def build_objective(settings: TrainSettings, picture: PictureVQ, sound: SoundVQ | None) -> WorldObjective:

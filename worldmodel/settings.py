@@ -25,7 +25,7 @@ class QuantizerSettings:
     dim: int = 16
     decay: float = 0.98
     restart_below: float = 0.05
-    sticky_margin: float = 0.3
+    sticky_margin: float = 0.05
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from worldmodel.attention import (
     rotate,
 )
 from worldmodel.errors import SettingsError
-from worldmodel.errors import SettingsError
 
 HEAD_DIM = 16
 

@@ -29,6 +29,7 @@ Given = list[Any]
 def given(monkeypatch: pytest.MonkeyPatch, kept_signals: None) -> Given:
     """What the commands hand to the functions that do the work, which here do nothing."""
     found: Given = []
+    stand_ins: dict[str, types.ModuleType] = {}
     answers = {
         ("worldmodel.commands", "train_codec"): types.SimpleNamespace(interrupted=False),
         ("worldmodel.commands", "train_world"): types.SimpleNamespace(interrupted=False),
@@ -37,7 +38,7 @@ def given(monkeypatch: pytest.MonkeyPatch, kept_signals: None) -> Given:
         ("worldmodel.demo", "run_demo"): 3,
     }
     for (module, name), answer in answers.items():
-        stand_in = types.ModuleType(module)
+        stand_in = stand_ins.setdefault(module, types.ModuleType(module))
         setattr(stand_in, name, lambda *arguments, answer=answer: found.append(arguments) or answer)
         monkeypatch.setitem(sys.modules, module, stand_in)
     return found

@@ -26,7 +26,9 @@ CLASSES = {
 def parsed(command: tuple[str, ...]) -> Any:
     """A command read by what really reads it."""
     if command[0] == "worldmodel":
-        arguments = _short(_positional(list(command[2:]), "run")) if command[1] in ("rollout", "evaluate") else command[2:]
+        arguments = (
+            _short(_positional(list(command[2:]), "run")) if command[1] in ("rollout", "evaluate") else command[2:]
+        )
         return parse(CLASSES[command[1]], arguments)
     parser = {"tools.latents": latents_parser, "tools.videos": videos_parser}[command[2]]()
     return parser.parse_args(list(command[3:]))
@@ -67,10 +69,12 @@ def test_each_stage_takes_what_the_stages_before_it_made(tmp_path: Path):
     assert world.num_frames <= build.clips.num_frames
     measured = [setting for setting in found if isinstance(setting, EvaluateSettings | RolloutSettings)]
     assert {setting.run for setting in measured} == {world.run}
-    prompts = {str(stage.done) for stage in stages(tmp_path, True) if stage.done and stage.done.suffix == ".mp4"}
-    assert {setting.prompt for setting in measured if isinstance(setting, RolloutSettings)} == prompts
-    seeds = [setting.physics.seed for setting in found if "physics" in vars(setting)]
-    assert min(seeds[1:]) > seeds[0] + NUM_VIDEOS  # prompts are of no video that was trained on
+    training, prompts = [setting.physics for setting in found if "physics" in vars(setting)]
+    made = {
+        f"{prompts.folder}/physics_{seed:07d}.mp4" for seed in range(prompts.seed, prompts.seed + prompts.num_videos)
+    }
+    assert {setting.prompt for setting in measured if isinstance(setting, RolloutSettings)} == made
+    assert prompts.seed >= training.seed + NUM_VIDEOS  # prompts are of no video that was trained on
 
 
 def test_all_stages_run_in_order_by_this_interpreter(ran: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -122,15 +126,19 @@ def test_a_table_that_is_not_passed_is_the_demos_status_unless_it_is_quick(
 @pytest.mark.parametrize("code", [1, 2, 3, 75, -9])
 def test_a_stage_that_fails_ends_the_demo_with_its_number(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     commands = []
+    plan = [stage.command[:2] for stage in stages(tmp_path, True)]
+    number = 1 + plan.index(("worldmodel", "tokenizer"))
 
     def run(command: list[str], **options: Any) -> SimpleNamespace:
         commands.append(command)
         return SimpleNamespace(returncode=code if "tokenizer" in command else 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(UserError, match=rf"stopped at stage 5 \(exit status {code}\); run it again to go on there"):
+    with pytest.raises(
+        UserError, match=rf"stopped at stage {number} \(exit status {code}\); run it again to go on there"
+    ):
         run_demo(DemoSettings(str(tmp_path), quick=True))
-    assert len(commands) == 5
+    assert len(commands) == number
 
 
 def test_without_the_repository_there_is_no_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,7 @@ from worldmodel.objective import HEADS, WorldObjective, corrupt
 from worldmodel.settings import HeadSettings
 
 NUM_FRAMES, NUM_PICTURE, NUM_SOUND = 8, 21, 5
-ALL = replace(MODEL, decoded_frames=0)
+ALL = replace(MODEL, decoded_frames=0, own_context=0.0, context_noise=0.0)
 OFF = HeadSettings(flow=0.0, speed=0.0, arrow_of_time=0.0, correspondence=0.0)
 ON = HeadSettings(view_share=1.0)
 
@@ -125,7 +125,7 @@ def test_a_coin_per_frame_costs_one_bit():
 
 
 def test_only_drawn_frames_are_decoded_while_training_and_all_when_evaluating(monkeypatch: pytest.MonkeyPatch):
-    objective, batch = objective_of(replace(MODEL, decoded_frames=3)), batch_of(2)
+    objective, batch = objective_of(replace(ALL, decoded_frames=3)), batch_of(2)
     forward, sizes = objective.model.decoder.forward, []
 
     def counted(state: Tensor, previous: Tensor, codes: Tensor) -> Any:
@@ -140,13 +140,14 @@ def test_only_drawn_frames_are_decoded_while_training_and_all_when_evaluating(mo
 
 @torch.no_grad()
 def test_drawn_frames_are_frames_of_the_clip_and_every_one_is_drawn():
-    objective, batch = objective_of(), batch_of(1)
+    objective, batch = objective_of(replace(ALL, decoded_frames=2)), batch_of(1)
     codes = torch.cat((batch.picture, batch.sound), 2)
     states = objective.model.states(codes, batch.has_sound)
     whole = objective.next_frame(states, codes, codes, batch.has_sound)
     totals, drawn = whole.nats[0].sum(-1), set()
     for _ in range(20):
-        some = objective.next_frame(states, codes, codes, batch.has_sound, 2).nats[0].sum(-1)
+        frames = objective._drawn_frames(codes)
+        some = objective.next_frame(states, codes, codes, batch.has_sound, frames).nats[0].sum(-1)
         found = (some[:, None] - totals).abs().argmin(1)
         torch.testing.assert_close(some, totals[found])
         assert len(set(found.tolist())) == 2
@@ -196,10 +197,13 @@ def test_each_head_is_given_the_views_it_is_named_after(monkeypatch: pytest.Monk
     objective, batch = objective_of(heads=ON), batch_of(4)
     seen = {}
     for name in HEADS[1:]:
-        head = objective.heads[name]
-        monkeypatch.setattr(
-            head, "forward", lambda one, other, name=name, run=head.forward: seen.update({name: (one, other)}) or run(one, other)
-        )  # fmt: skip
+        run = objective.heads[name].forward
+
+        def watched(one: Tensor, other: Tensor, name: str = name, run: Any = run) -> Any:
+            seen[name] = (one, other)
+            return run(one, other)
+
+        monkeypatch.setattr(objective.heads[name], "forward", watched)
     objective(batch)
     mute = torch.zeros(4, dtype=torch.bool)
     states = objective.model.states
@@ -236,12 +240,13 @@ def test_muted_views_ignore_the_sound_and_whether_there_is_any():
 def test_views_are_made_of_the_settings_share_of_the_batch():
     batch = batch_of(8)
     objective = objective_of(heads=replace(ON, view_share=0.25))
-    states = objective.model.states(torch.cat((batch.picture, batch.sound), 2), batch.has_sound)
-    results = objective.head_results(batch, states)
+    codes = torch.cat((batch.picture, batch.sound), 2)
+    states = objective.model.states(codes, batch.has_sound)
+    results = objective.head_results(batch, states, codes)
     assert {name: len(result.scores) for name, result in results.items()} == {
         "flow": 8, "arrow_of_time": 4, "speed": 4, "correspondence": 4,
     }  # fmt: skip
-    assert len(objective.head_results(batch, states, 8)["speed"].scores) == 16
+    assert len(objective.head_results(batch, states, codes, 8)["speed"].scores) == 16
 
 
 @pytest.mark.parametrize("silent", [(0, 1, 2, 3), (0, 1, 3)])
@@ -263,8 +268,9 @@ def test_clips_without_sound_lend_none_and_borrow_none(monkeypatch: pytest.Monke
     other = replace(batch, sound=batch.sound.clone())
     other.sound[[1, 4]] = 0
     assert torch.equal(objective(batch)[1]["correspondence/loss"], objective(other)[1]["correspondence/loss"])
-    states = objective.model.states(torch.cat((batch.picture, batch.sound), 2), batch.has_sound)
-    assert len(objective.head_results(batch, states)["correspondence"].scores) == 2 * 3
+    codes = torch.cat((batch.picture, batch.sound), 2)
+    states = objective.model.states(codes, batch.has_sound)
+    assert len(objective.head_results(batch, states, codes)["correspondence"].scores) == 2 * 3
 
 
 def test_the_names_of_metrics_are_the_same_whatever_is_in_the_batch():
@@ -361,3 +367,48 @@ def test_only_the_context_is_corrupted_and_only_while_training(monkeypatch: pyte
     assert torch.equal(same, target)
     assert torch.equal(clean, codes[:, :-1].flatten(0, 1))
     assert not torch.equal(noisy, clean)
+
+
+@pytest.mark.parametrize("troubled", [{"context_noise": 0.9}, {"own_context": 1.0}])
+def test_mismatched_views_have_the_same_pictures_as_the_matched_ones(troubled: dict, monkeypatch: pytest.MonkeyPatch):
+    # Else a head could tell them apart by whether the pictures are corrupted, without listening.
+    heads = replace(OFF, correspondence=1.0, view_share=1.0)
+    objective, batch = objective_of(replace(ALL, **troubled), heads).train(), batch_of(4)
+    states, seen = objective.model.states, []
+
+    def watched(codes: Tensor, has_sound: Tensor) -> Tensor:
+        seen.append(codes)
+        return states(codes, has_sound)
+
+    monkeypatch.setattr(objective.model, "states", watched)
+    objective(batch)
+    *_, together, apart = seen
+    assert not torch.equal(together[..., :NUM_PICTURE], batch.picture)
+    assert torch.equal(apart[..., :NUM_PICTURE], together[..., :NUM_PICTURE])
+    assert torch.equal(apart[..., NUM_PICTURE:], together[..., NUM_PICTURE:].roll(1, 0))
+
+
+def test_own_context_follows_frames_that_the_model_drew_and_is_asked_for_the_true_ones(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    objective, batch = objective_of(replace(ALL, own_context=1.0, decoded_frames=2)).train(), batch_of(3)
+    forward, seen = objective.model.decoder.forward, []
+
+    def watched(state: Tensor, previous: Tensor, codes: Tensor) -> Any:
+        seen.append((previous, codes))
+        return forward(state, previous, codes)
+
+    monkeypatch.setattr(objective.model.decoder, "forward", watched)
+    loss, _ = objective(batch)
+    codes = torch.cat((batch.picture, batch.sound), 2)
+    (_, before), (imagined, target) = seen
+    assert loss.isfinite()
+    assert imagined.shape == target.shape == (3 * 2, NUM_PICTURE + NUM_SOUND)
+    assert not torch.equal(imagined, before)  # `before` is the truth in whose place the imagined frame stands
+    for one, after in zip(before.unflatten(0, (3, 2)), target.unflatten(0, (3, 2)), strict=True):
+        clip = next(clip for clip in codes if (clip == one[0]).all(-1).any())
+        for frame in range(2):
+            place = (clip == one[frame]).all(-1).nonzero()[0, 0]
+            assert torch.equal(clip[place + 1], after[frame])
+    objective.eval()(batch)
+    assert torch.equal(seen[-1][0], codes[:, :-1].flatten(0, 1))

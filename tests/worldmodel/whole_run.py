@@ -1,10 +1,10 @@
 """A whole path in small: physics videos, both codecs, a cache and a trained world, as the commands make them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from streams.physics.world import write_clip
-from streams.settings import ClipSettings, LoaderSettings, PhysicsSettings
+from streams.settings import LoaderSettings, PhysicsSettings
 from streams.videos import VideoSource, find_videos
 from tests.worldmodel.tiny import MODEL, PICTURE
 from tests.worldmodel.tiny_run import CLIPS, SOUND
@@ -51,12 +51,11 @@ class WholeRun:
 
     def codec_settings(self, kind: str, run: Path) -> TokenizerSettings:
         """Of one codec."""
-        clips = ClipSettings(**(vars(CLIPS) | {"num_frames": 4}))
         return TokenizerSettings(
             str(self.videos),
             str(run),
             "picture" if kind == "picture" else "sound",
-            clips,
+            replace(CLIPS, num_frames=4),
             LOADER,
             PICTURE,
             SOUND,

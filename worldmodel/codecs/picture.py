@@ -80,6 +80,16 @@ class PictureVQ(nn.Module):
         return self.quantizer.encode(self.latent(frames), previous)
 
     @torch.no_grad()
+    def encode_views(
+        self, frames: Float[Tensor, "batch frame 3 height width"]
+    ) -> tuple[Int[Tensor, "batch frame code"], Int[Tensor, "batch frame code"], Int[Tensor, "batch half code"]]:
+        """Codes of clips as they are, reversed, and of every second frame, each encoded in its own order."""
+        latent = self.latent(frames)
+        both = self.quantizer.encode(torch.cat((latent, latent.flip(1))))
+        fast = latent[:, : latent.shape[1] // 2 * 2 : 2]
+        return *both.chunk(2), self.quantizer.encode(fast)
+
+    @torch.no_grad()
     def latent(
         self, frames: Float[Tensor, "batch frame 3 height width"]
     ) -> Float[Tensor, "batch frame dim row column"]:

@@ -65,8 +65,9 @@ def load_codec(run: Path | str) -> Codec:
         clips = ClipSettings(**description["clips"])
         codec = build_codec(description["kind"], _settings_of(description), clips)
         codec.load_state_dict(load_file(run / WEIGHTS))
-    except (SafetensorError, KeyError, TypeError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{run / WEIGHTS} cannot be read as a codec ({error}); train it again") from error
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{run / WEIGHTS} cannot be read as a codec ({reason}); train it again") from error
     codec.fingerprint = fingerprint_of(run)
     return codec.eval().requires_grad_(False)
 

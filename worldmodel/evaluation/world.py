@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from streams.clip import Batch
 from streams.videos import VideoSource
-from worldmodel.errors import CacheError
+from worldmodel.errors import CacheError, SettingsError
 from worldmodel.evaluation.films import decode_clips, encode_clips
 from worldmodel.evaluation.metrics import bootstrap_interval, psnr
 from worldmodel.evaluation.plots import plot_horizons
@@ -62,6 +62,9 @@ def evaluate_run(settings: EvaluateSettings) -> bool:
     Raises:
         UserError: the run, its cache or the held-out videos cannot be used.
     """
+    for name, least in (("context_frames", 1), ("horizon", 1), ("num_clips", 2)):
+        if getattr(settings, name) < least:
+            raise SettingsError(f"{name}={getattr(settings, name)} is out of range: it must be {least} or more")
     torch.manual_seed(settings.seed)
     run = load_run(settings.run)
     check_sampling(settings.sampling, len(run.model.decoder.slices))
@@ -179,8 +182,10 @@ def measure_codes(run: LoadedRun, cache: LatentCache, settings: EvaluateSettings
         each = frequencies[torch.arange(codes.shape[2]), codes[:, 1:]]
         unigram.append((each * counted).sum(-1).mean(1).numpy())
         states = run.model.states(codes, batch.has_sound)
-        for name, result in run.objective.head_results(batch, states, len(items)).items():
+        for name, result in run.objective.head_results(batch, states, codes, len(items)).items():
             scores.setdefault(name, []).append(result.scores.float().numpy())
+    if not own:
+        raise CacheError(f"{cache.path} has one held-out clip: comparing needs two, build it with more videos")
     ours = np.concatenate(own)
     rows = [
         ahead_of("bits per frame against unigram entropy", -ours, -np.concatenate(unigram), settings.seed),
