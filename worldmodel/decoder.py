@@ -80,7 +80,7 @@ class Readout(nn.Module):
 
     def __init__(self, dim: int, latent_dim: int, vocabulary: int, copy_bias: float) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(dim)
+        self.norm = nn.LayerNorm(dim, bias=False)
         self.change = nn.Linear(dim, latent_dim)
         self.correct = nn.Linear(dim, vocabulary)
         self.gate = nn.Linear(dim, 1)
@@ -106,10 +106,14 @@ class Readout(nn.Module):
         spread = spread_of(vectors)
         entries = vectors / spread
         guess = left_over / spread + self.change(x).float()
+        sharpness = self.log_sharpness.exp()
+        # Distances and the plain readout in one product: logits are the largest tensors of a step.
+        features = torch.cat((sharpness * guess, x.float()), -1)
+        table = torch.cat((entries, self.correct.weight.float()), 1)
+        bias = self.correct.bias - 0.5 * sharpness * entries.square().sum(1)
         with full_precision(x.device):  # differences of distances need all bits
-            closeness = guess @ entries.T - 0.5 * entries.square().sum(1)
-        logits = self.log_sharpness.exp() * closeness + self.correct(x).float()
-        return logits.scatter_add(2, previous[..., None], self.gate(x).float()), guess
+            logits = F.linear(features, table, bias)
+        return logits.scatter_add_(2, previous[..., None], self.gate(x).float()), guess
 
 
 def spread_of(vectors: Float[Tensor, "vocabulary latent"]) -> Float[Tensor, ""]:

@@ -155,43 +155,42 @@ class WorldObjective(nn.Module):
         Views carry no sound, except for correspondence: reversed or hurried sound would give them away at once. Both
         kinds of a comparison are muted alike.
         """
-        size = len(batch.picture)
-        count = num_views or max(1, round(size * self.weights.view_share))
-        half = batch.fast.shape[1]
+        count = num_views or max(1, round(len(batch.picture) * self.weights.view_share))
         results = {}
         if "flow" in self.heads:
             results["flow"] = self.heads["flow"](states, batch.thumbnails)
-        if "arrow_of_time" in self.heads or "speed" in self.heads:
-            forwards = self._muted(batch.picture[:count], batch.sound[:count])
-            if "arrow_of_time" in self.heads:
-                backwards = self._muted(batch.reversed[:count], batch.sound[:count])
-                results["arrow_of_time"] = self.heads["arrow_of_time"](forwards, backwards)
-            if "speed" in self.heads:
-                fast = self._muted(batch.fast[:count], batch.sound[:count, :half])
-                results["speed"] = self.heads["speed"](forwards[:, :half], fast)
+        heard = batch.has_sound.nonzero()[:, 0]
+        chosen, others = heard[-count:], heard.roll(1)[-count:]
+        forwards, backwards, fast, apart = self._view_states(batch, context, count, chosen, others)
+        half = batch.fast.shape[1]
+        if "arrow_of_time" in self.heads:
+            results["arrow_of_time"] = self.heads["arrow_of_time"](forwards, backwards)
+        if "speed" in self.heads:
+            results["speed"] = self.heads["speed"](forwards[:, :half], fast[:, :half])
         if "correspondence" in self.heads:
-            results["correspondence"] = self._correspondence(batch, states, context, count)
+            # With one clip there is no sound to borrow: no loss, and a score that says "not measured".
+            alone = HeadResult(states.sum() * 0, states.new_full((1,), torch.nan))
+            measured = len(heard) > 1
+            results["correspondence"] = self.heads["correspondence"](states[chosen], apart) if measured else alone
         return results
 
-    def _muted(self, picture: Tensor, sound: Tensor) -> Tensor:
-        absent = torch.zeros(len(picture), dtype=torch.bool, device=picture.device)
-        return self.model.states(torch.cat((picture, sound), 2), absent)
+    def _view_states(
+        self, batch: CodeBatch, context: Tensor, count: int, chosen: Tensor, others: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """States of clips as they are, reversed and fast, all muted, and of clips with others' sound; in one pass.
 
-    def _correspondence(self, batch: CodeBatch, states: Tensor, context: Tensor, count: int) -> HeadResult:
-        """Own sound against that of the clip before in the batch, among the clips that have sound.
-
-        Both are read from one context: else the head would tell corrupted pictures from clean ones.
+        The fast clips are half as long; what fills them up comes later, and no state sees what comes later. Both
+        kinds of sound are read beside one context: else the head would tell corrupted pictures from clean ones.
         """
-        heard = batch.has_sound.nonzero()[:, 0]
-        chosen = heard[-count:]
-        if len(heard) < 2:
-            # No clip to borrow from: no loss, and a score that says "not measured".
-            return HeadResult(states.sum() * 0, states.new_full((1,), torch.nan))
-        others = heard.roll(1)[-count:]
-        num_picture = batch.picture.shape[2]
-        codes = torch.cat((context[chosen][..., :num_picture], context[others][..., num_picture:]), 2)
-        apart = self.model.states(codes, torch.ones_like(batch.has_sound[chosen]))
-        return self.heads["correspondence"](states[chosen], apart)
+        num_frames, num_picture = batch.picture.shape[1:]
+        fast = batch.fast[:count, torch.arange(num_frames, device=context.device) % batch.fast.shape[1]]
+        muted = torch.cat((batch.picture[:count], batch.reversed[:count], fast))
+        silence = torch.zeros_like(batch.sound[:count]).repeat(3, 1, 1)
+        apart = torch.cat((context[chosen][..., :num_picture], context[others][..., num_picture:]), 2)
+        codes = torch.cat((torch.cat((muted, silence), 2), apart))
+        sounding = torch.arange(len(codes), device=codes.device) >= len(muted)
+        parts = self.model.states(codes, sounding).split([count, count, count, len(chosen)])
+        return parts[0], parts[1], parts[2], parts[3]
 
     def _vocabularies(self) -> Tensor:
         sizes = [torch.full((scale.num_codes,), scale.vocabulary) for scale in self.model.decoder.scales]

@@ -32,7 +32,7 @@ class Trunk(nn.Module):
         self.blocks = Modules[Block](
             Block(settings.dim, settings.num_heads, settings.attention) for _ in range(settings.depth)
         )
-        self.norm = nn.RMSNorm(settings.dim)
+        self.norm = nn.LayerNorm(settings.dim, bias=False)
 
     def forward(self, tokens: Float[Tensor, "batch frame token dim"]) -> Float[Tensor, "batch frame token dim"]:
         """States of whole clips that start at time 0."""
