@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from streams.clip import to_float, to_uint8
 from streams.physics.world import make_clip
 from streams.settings import ClipSettings, PhysicsSettings
-from worldmodel.codec_objective import still_places
+from worldmodel.cache.latents import CodeBatch
+from worldmodel.codecs.objective import still_places
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.quantizer import still_change_share
 from worldmodel.evaluation.metrics import psnr, unigram_entropy_bits
-from worldmodel.latents import CodeBatch
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
-from worldmodel.rollout import roll_out
+from worldmodel.rollouts.rollout import roll_out
 from worldmodel.settings import (
     HeadSettings,
     ModelSettings,

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from streams.errors import UserError
 
 if TYPE_CHECKING:
-    from worldmodel.latents import CacheInfo, LatentCache
+    from worldmodel.cache.latents import CacheInfo, LatentCache
 
 
 def build_parser() -> ArgumentParser:
@@ -50,8 +50,8 @@ def run_build(arguments: Namespace) -> None:
     import torch
 
     from streams.videos import VideoSource, find_videos
-    from worldmodel.encoding import clip_settings, encode_videos
-    from worldmodel.latents import LatentCache
+    from worldmodel.cache.encoding import clip_settings, encode_videos
+    from worldmodel.cache.latents import LatentCache
 
     out = Path(arguments.out)
     _refuse_existing(out, arguments.overwrite)
@@ -74,7 +74,7 @@ def run_build(arguments: Namespace) -> None:
 
 def run_info(arguments: Namespace) -> None:
     """Prints what a cache says about itself."""
-    from worldmodel.latents import LatentCache
+    from worldmodel.cache.latents import LatentCache
 
     print("\n".join(describe(LatentCache(arguments.cache))))
 
@@ -83,8 +83,8 @@ def run_verify(arguments: Namespace) -> None:
     """Checks the files of a cache, and with codecs its codes."""
     import numpy as np
 
-    from worldmodel.encoding import check_codes
-    from worldmodel.latents import LatentCache, require_codec
+    from worldmodel.cache.encoding import check_codes
+    from worldmodel.cache.latents import LatentCache, require_codec
 
     print(f"{arguments.cache}: all {LatentCache(arguments.cache).verify()} chunks are as they were written")
     if arguments.codec:

@@ -59,7 +59,7 @@ def rotate(
     return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2).to(x.dtype)
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[None]:
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Switches autocast off: distances between latents cancel, and must not lose bits to bfloat16."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 

@@ -85,7 +85,7 @@ def rollout(arguments: list[str]) -> int:
     from worldmodel.settings import RolloutSettings
 
     settings = parse(RolloutSettings, _short(_positional(arguments, "run")), "worldmodel rollout RUN")
-    from worldmodel.imagination import imagine
+    from worldmodel.rollouts.imagination import imagine
 
     print("\n".join(imagine(settings)))
     return 0

@@ -10,14 +10,14 @@ from torch import nn
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
 from streams.videos import VideoSource, find_videos
-from worldmodel.codec_objective import PictureObjective, SoundObjective
+from worldmodel.cache.latents import CodeBatch, LatentSource
+from worldmodel.codecs.objective import PictureObjective, SoundObjective
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import build_codec, save_codec
 from worldmodel.config import write_settings
 from worldmodel.errors import MediaError
 from worldmodel.evaluation.previews import preview_pictures
-from worldmodel.latents import CodeBatch, LatentSource
 from worldmodel.objective import WorldObjective
 from worldmodel.run import (
     SETTINGS,

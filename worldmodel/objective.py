@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from worldmodel.cache.latents import CodeBatch
 from worldmodel.heads.arrow_of_time import ArrowOfTime
 from worldmodel.heads.correspondence import Correspondence
 from worldmodel.heads.flow import Flow
 from worldmodel.heads.readout import HeadResult
 from worldmodel.heads.speed import Speed
-from worldmodel.latents import CodeBatch
 from worldmodel.model import WorldModel
-from worldmodel.sampling import sample_codes
+from worldmodel.rollouts.sampling import sample_codes
 from worldmodel.settings import HeadSettings, SamplingSettings
 
 HEADS = ("flow", "speed", "arrow_of_time", "correspondence")

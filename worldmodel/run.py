@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from worldmodel.cache.latents import require_codec
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import Codec, copy_codec, load_codec
 from worldmodel.config import read_settings, write_settings
 from worldmodel.errors import CheckpointError, SettingsError
-from worldmodel.latents import require_codec
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
 from worldmodel.settings import LoaderSettings, TrainingSettings, TrainSettings

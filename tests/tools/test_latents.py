@@ -7,7 +7,7 @@ import pytest
 
 from tests.fake_codecs import FakePictureCodec, FakeSoundCodec, make_videos
 from tools.latents import main
-from worldmodel.latents import LatentCache
+from worldmodel.cache.latents import LatentCache
 
 
 @pytest.fixture

@@ -82,11 +82,13 @@ def test_every_resolution_shares_coordinates():
     assert grid_positions(1, 2).tolist() == [[0.5, 0.25], [0.5, 0.75]]
 
 
-def test_rotation_is_a_product_with_complex_numbers_of_length_one():
+def test_rotation_turns_pairs_of_neighbouring_channels():
     x = torch.randn(2, 3, 5, HEAD_DIM)
     angles = torch.randn(5, HEAD_DIM // 2)
-    expected = torch.complex(*x.chunk(2, -1)) * torch.polar(torch.ones_like(angles), angles)
-    torch.testing.assert_close(rotate(x, angles), torch.cat((expected.real, expected.imag), -1))
+    first, second = x[..., 0::2], x[..., 1::2]
+    rotated = rotate(x, angles)
+    torch.testing.assert_close(rotated[..., 0::2], first * angles.cos() - second * angles.sin())
+    torch.testing.assert_close(rotated[..., 1::2], first * angles.sin() + second * angles.cos())
     assert rotate(x.bfloat16(), angles).dtype == torch.bfloat16
 
 
@@ -132,10 +134,10 @@ def naive_attention(module: Attention, x: Tensor, angles: Tensor, mask: Tensor |
 
 
 def turned(vector: Tensor, turn: Tensor, gain: Tensor) -> Tensor:
-    """RMS norm, then rotation."""
-    vector = vector / (vector.square().mean() + torch.finfo(vector.dtype).eps).sqrt() * gain
-    product = torch.complex(*vector.chunk(2)) * turn
-    return torch.cat((product.real, product.imag))
+    """Layer norm, then rotation of neighbouring channels."""
+    vector = (vector - vector.mean()) / (vector.var(correction=0) + 1e-5).sqrt() * gain
+    product = torch.complex(vector[0::2], vector[1::2]) * turn
+    return torch.stack((product.real, product.imag), -1).flatten()
 
 
 @pytest.mark.parametrize("masked", [True, False])

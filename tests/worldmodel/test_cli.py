@@ -33,7 +33,7 @@ def given(monkeypatch: pytest.MonkeyPatch, kept_signals: None) -> Given:
     answers = {
         ("worldmodel.commands", "train_codec"): types.SimpleNamespace(interrupted=False),
         ("worldmodel.commands", "train_world"): types.SimpleNamespace(interrupted=False),
-        ("worldmodel.imagination", "imagine"): ["one line", "another"],
+        ("worldmodel.rollouts.imagination", "imagine"): ["one line", "another"],
         ("worldmodel.evaluation.world", "evaluate_run"): True,
         ("worldmodel.demo", "run_demo"): 3,
     }

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.worldmodel.tiny import MODEL, VOCABULARY, random_codes, tiny_model
-from worldmodel.latents import CodeBatch
+from worldmodel.cache.latents import CodeBatch
 from worldmodel.objective import HEADS, WorldObjective, corrupt
 from worldmodel.settings import HeadSettings
 
@@ -382,7 +382,8 @@ def test_mismatched_views_have_the_same_pictures_as_the_matched_ones(troubled: d
 
     monkeypatch.setattr(objective.model, "states", watched)
     objective(batch)
-    *_, together, apart = seen
+    *_, together, views = seen
+    apart = views[-len(together) :]  # the last of the views
     assert not torch.equal(together[..., :NUM_PICTURE], batch.picture)
     assert torch.equal(apart[..., :NUM_PICTURE], together[..., :NUM_PICTURE])
     assert torch.equal(apart[..., NUM_PICTURE:], together[..., NUM_PICTURE:].roll(1, 0))

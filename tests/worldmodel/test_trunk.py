@@ -23,7 +23,7 @@ def make_tokens(num_frames: int, batch: int = 2) -> Tensor:
 def changed_frames(trunk: Trunk, tokens: Tensor, frame: int) -> list[int]:
     """Frames whose states change when one token of one frame changes."""
     other = tokens.clone()
-    other[:, frame, 0] += 1.0
+    other[:, frame, 0, ::2] += 1.0  # a shift of all channels would be taken out by the norm
     difference = (trunk(other) - trunk(tokens)).abs().amax((0, 3))
     return [t for t, most in enumerate(difference) if most.max() > 1e-6]
 
@@ -38,7 +38,7 @@ def test_a_frame_changes_its_own_and_later_states_and_no_earlier_one(frame: int)
 def test_all_tokens_of_a_frame_see_each_other():
     trunk, tokens = make_trunk(3), make_tokens(3)
     other = tokens.clone()
-    other[:, 1, 3] += 1.0
+    other[:, 1, 3, ::2] += 1.0
     assert ((trunk(other) - trunk(tokens)).abs().amax(-1)[:, 1] > 1e-6).all()
 
 

@@ -34,5 +34,5 @@ def tiny_run(sound: bool = True, clips: ClipSettings = CLIPS) -> TinyRun:
     if ear is not None:
         ear.quantizer = tiny_quantizer(SOUND_QUANTIZER, seed=1)
     model = WorldModel(MODEL, picture.quantizer, None if ear is None else ear.quantizer)
-    enliven(model.decoder.readouts)
+    enliven(model.decoder)
     return TinyRun(model.eval(), picture, ear)

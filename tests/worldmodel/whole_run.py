@@ -8,9 +8,9 @@ from streams.settings import LoaderSettings, PhysicsSettings
 from streams.videos import VideoSource, find_videos
 from tests.worldmodel.tiny import MODEL, PICTURE
 from tests.worldmodel.tiny_run import CLIPS, SOUND
+from worldmodel.cache.encoding import clip_settings, encode_videos
 from worldmodel.codecs.store import load_codec
 from worldmodel.commands import train_codec, train_world
-from worldmodel.encoding import clip_settings, encode_videos
 from worldmodel.settings import TokenizerSettings, TrainingSettings, TrainSettings
 
 WORLD = PhysicsSettings(height=16, width=16, frames_per_second=10.0, seconds=4.0, sample_hz=8000, num_looks=2)

@@ -22,7 +22,8 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        if self.second.bias is not None:
+            nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Float[Tensor, "item channel row column"]) -> Float[Tensor, "item channel row column"]:
         """Same shape out."""
@@ -87,7 +88,8 @@ class PictureVQ(nn.Module):
         latent = self.latent(frames)
         both = self.quantizer.encode(torch.cat((latent, latent.flip(1))))
         fast = latent[:, : latent.shape[1] // 2 * 2 : 2]
-        return *both.chunk(2), self.quantizer.encode(fast)
+        forwards, backwards = both.chunk(2)
+        return forwards, backwards, self.quantizer.encode(fast)
 
     @torch.no_grad()
     def latent(

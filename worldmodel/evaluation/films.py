@@ -16,7 +16,7 @@ from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.evaluation.metrics import psnr
 from worldmodel.evaluation.pictures import film_strip
-from worldmodel.rollout import FrameModel
+from worldmodel.rollouts.rollout import FrameModel
 
 HORIZONS = (1, 2, 4, 8, 16, 32)  # at which rollouts are compared to the truth
 MAX_COLUMNS, CELL_PIXELS = 16, 96  # of a film strip that stays readable

@@ -13,10 +13,10 @@ from torch import Tensor
 from streams.clip import Batch, Clip
 from streams.geometry import resize_crop
 from streams.settings import ClipSettings
+from worldmodel.cache.latents import CodeBatch
 from worldmodel.evaluation.films import CodedModel, decode_clips, encode_clips, joined_sound, strip_of
 from worldmodel.evaluation.pictures import side_by_side
-from worldmodel.latents import CodeBatch
-from worldmodel.rollout import roll_out
+from worldmodel.rollouts.rollout import roll_out
 from worldmodel.settings import SamplingSettings
 
 

@@ -13,15 +13,15 @@ from tqdm import tqdm
 
 from streams.clip import Batch
 from streams.videos import VideoSource
+from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource, require_codec
 from worldmodel.errors import CacheError, SettingsError
 from worldmodel.evaluation.films import decode_clips, encode_clips
 from worldmodel.evaluation.metrics import bootstrap_interval, psnr
 from worldmodel.evaluation.plots import plot_horizons
-from worldmodel.latents import CodeBatch, LatentCache, LatentSource, require_codec
 from worldmodel.objective import WorldObjective
-from worldmodel.rollout import roll_out
+from worldmodel.rollouts.rollout import roll_out
+from worldmodel.rollouts.sampling import check_sampling
 from worldmodel.run import LoadedRun, load_run
-from worldmodel.sampling import check_sampling
 from worldmodel.settings import EvaluateSettings
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)

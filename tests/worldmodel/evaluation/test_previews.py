@@ -3,9 +3,9 @@ import torch
 
 from tests.worldmodel.evaluation.test_films import batch
 from tests.worldmodel.tiny_run import tiny_run
+from worldmodel.cache.latents import CodeBatch
 from worldmodel.evaluation.films import decode_clips, encode_clips
 from worldmodel.evaluation.previews import preview_pictures
-from worldmodel.latents import CodeBatch
 from worldmodel.settings import SamplingSettings
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.worldmodel.whole_run import CLIP_FRAMES, WINDOW_FRAMES, WholeRun
+from worldmodel.cache.latents import LatentCache, LatentSource
 from worldmodel.errors import CacheError, MediaError, SettingsError
 from worldmodel.evaluation.metrics import entropy_bits
 from worldmodel.evaluation.world import (
@@ -21,7 +22,6 @@ from worldmodel.evaluation.world import (
     table,
     unigram_bits,
 )
-from worldmodel.latents import LatentCache, LatentSource
 from worldmodel.run import LoadedRun, load_run
 from worldmodel.settings import EvaluateSettings, SamplingSettings
 

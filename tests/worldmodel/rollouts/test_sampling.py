@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from worldmodel.errors import SettingsError
-from worldmodel.sampling import check_sampling, sample_codes
+from worldmodel.rollouts.sampling import check_sampling, sample_codes
 from worldmodel.settings import SamplingSettings
 
 NUM_DRAWS = 4000

@@ -10,9 +10,9 @@ import zarr
 
 from streams.loader import Loader
 from streams.settings import LoaderSettings
-from worldmodel import latents
+from worldmodel.cache import latents
+from worldmodel.cache.latents import CacheInfo, CodeBatch, LatentCache, LatentSource, LatentWriter, require_codec
 from worldmodel.errors import CacheError, SettingsError
-from worldmodel.latents import CacheInfo, CodeBatch, LatentCache, LatentSource, LatentWriter, require_codec
 from worldmodel.layout import Pyramid, Scale
 
 NUM_CLIPS, NUM_FRAMES = 11, 9

@@ -13,7 +13,7 @@ from streams.settings import ClipSettings
 from streams.videos import ClipAddress, VideoSource
 from worldmodel.errors import SettingsError
 from worldmodel.evaluation.films import CodedModel, encode_clips
-from worldmodel.rollout_codes import RolloutCodes, load_codes
+from worldmodel.rollouts.rollout_codes import RolloutCodes, load_codes
 from worldmodel.settings import RolloutSettings
 
 

@@ -9,7 +9,7 @@ from streams.clip import Batch, to_float
 from tests.worldmodel.tiny import CLIPS, PICTURE, tiny_quantizer
 from tests.worldmodel.tiny_run import CLIPS as SOUND_CLIPS
 from tests.worldmodel.tiny_run import SOUND
-from worldmodel.codec_objective import PictureObjective, SoundObjective, codebook_metrics, still_places
+from worldmodel.codecs.objective import PictureObjective, SoundObjective, codebook_metrics, still_places
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from worldmodel.errors import CacheError
 from worldmodel.layout import Scale
-from worldmodel.rollout_codes import RolloutCodes, load_codes
+from worldmodel.rollouts.rollout_codes import RolloutCodes, load_codes
 
 SCALES = [Scale(1, 1, 4), Scale(1, 2, 8)]
 

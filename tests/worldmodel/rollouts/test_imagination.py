@@ -12,9 +12,16 @@ from streams.pyav import PyAVReader, read_sound
 from tests.fake_codecs import make_videos
 from tests.worldmodel.tiny_run import CLIPS, TinyRun, tiny_run
 from worldmodel.errors import CheckpointError, SettingsError
-from worldmodel.imagination import check_settings, comparison_lines, enlarge, find_device, imagine, imagine_with
-from worldmodel.rollout import roll_out
-from worldmodel.rollout_codes import load_codes
+from worldmodel.rollouts.imagination import (
+    check_settings,
+    comparison_lines,
+    enlarge,
+    find_device,
+    imagine,
+    imagine_with,
+)
+from worldmodel.rollouts.rollout import roll_out
+from worldmodel.rollouts.rollout_codes import load_codes
 from worldmodel.settings import RolloutSettings, SamplingSettings
 
 CPU = torch.device("cpu")

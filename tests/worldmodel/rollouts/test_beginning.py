@@ -9,8 +9,8 @@ from streams.clip import to_float
 from streams.errors import MediaError
 from tests.fake_codecs import make_videos
 from tests.worldmodel.tiny_run import CLIPS, tiny_run
-from worldmodel.beginning import begin_from_codes, begin_from_video, read_prompt
 from worldmodel.errors import SettingsError
+from worldmodel.rollouts.beginning import begin_from_codes, begin_from_video, read_prompt
 from worldmodel.settings import RolloutSettings
 
 CPU = torch.device("cpu")

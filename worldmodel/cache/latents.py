@@ -22,7 +22,7 @@ import zarr.errors
 from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
-from worldmodel.chunks import MappedRows
+from worldmodel.cache.chunks import MappedRows
 from worldmodel.errors import CacheError, SettingsError
 from worldmodel.layout import Pyramid
 
@@ -46,7 +46,7 @@ class CacheInfo:
         thumbnail: (height, width) of the thumbnails.
         videos: (name, SHA-256 of the file) of every video; the array `video` holds positions in this list.
         skipped: (name, reason) of every file, or clip of one, that is not in the cache.
-        statistics: what was measured while encoding, see `worldmodel.encoding.CodeStatistics`.
+        statistics: what was measured while encoding, see `worldmodel.cache.encoding.CodeStatistics`.
         package_version: of worldmodel.
     """
 

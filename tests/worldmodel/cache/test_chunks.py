@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldmodel.chunks import MappedRows
+from worldmodel.cache.chunks import MappedRows
 from worldmodel.errors import CacheError
 
 ROWS = np.arange(7 * 2 * 3, dtype="<u2").reshape(7, 2, 3)
@@ -52,7 +52,7 @@ def test_a_pickled_array_carries_no_data_and_reads_the_same(files: list[Path]):
 
 
 def test_few_files_are_mapped_at_a_time(files: list[Path], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worldmodel.chunks._MAX_MAPS", 1)
+    monkeypatch.setattr("worldmodel.cache.chunks._MAX_MAPS", 1)
     rows = opened(files)
     kept = rows[0]
     assert all((rows[row] == ROWS[row]).all() for row in (6, 0, 3, 6))

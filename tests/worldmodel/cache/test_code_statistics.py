@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.code_statistics import CodeStatistics, StillStatistics
+from worldmodel.cache.code_statistics import CodeStatistics, StillStatistics
 from worldmodel.layout import Pyramid, Scale
 
 PYRAMID = Pyramid((Scale(1, 1, 4), Scale(2, 2, 8)))

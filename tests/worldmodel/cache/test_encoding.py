@@ -11,10 +11,10 @@ from streams.clip import Clip, to_float
 from streams.errors import MediaError
 from streams.videos import VideoSource
 from tests.fake_codecs import CLIPS, FakePictureCodec, FakeSoundCodec, make_videos
-from worldmodel import encoding
-from worldmodel.encoding import by_kind, check_codes, clip_settings, encode_videos, heldout_of, thumbnail_size
+from worldmodel.cache import encoding
+from worldmodel.cache.encoding import by_kind, check_codes, clip_settings, encode_videos, heldout_of, thumbnail_size
+from worldmodel.cache.latents import LatentCache, LatentSource
 from worldmodel.errors import CacheError, SettingsError
-from worldmodel.latents import LatentCache, LatentSource
 
 CODECS = [FakePictureCodec(), FakeSoundCodec()]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from worldmodel.decoder import DecoderCache
 from worldmodel.layout import Scale
 from worldmodel.model import ModelCache
-from worldmodel.sampling import sample_codes
+from worldmodel.rollouts.sampling import sample_codes
 from worldmodel.settings import SamplingSettings
 
 

@@ -12,14 +12,14 @@ from tqdm import tqdm
 
 from streams.clip import Clip
 from streams.settings import ClipSettings
-from worldmodel.beginning import Run, begin_from_codes, begin_from_video
 from worldmodel.errors import SettingsError
 from worldmodel.evaluation.films import compare, decode_clips, joined_sound, label_rollouts, strip_of
 from worldmodel.evaluation.pictures import save_png
-from worldmodel.rollout import FrameModel, roll_out
-from worldmodel.rollout_codes import RolloutCodes
+from worldmodel.rollouts.beginning import Run, begin_from_codes, begin_from_video
+from worldmodel.rollouts.rollout import FrameModel, roll_out
+from worldmodel.rollouts.rollout_codes import RolloutCodes
+from worldmodel.rollouts.sampling import check_sampling
 from worldmodel.run import load_run
-from worldmodel.sampling import check_sampling
 from worldmodel.settings import RolloutSettings, SamplingSettings
 
 WATCHED_PIXELS = 256  # the shorter side of a written video, at least

@@ -9,7 +9,7 @@ from tests.worldmodel.tiny import MODEL, random_codes, tiny_model, yes
 from worldmodel.decoder import DecoderCache
 from worldmodel.layout import Pyramid, Scale
 from worldmodel.model import ModelCache
-from worldmodel.rollout import FrameModel, imagine_frame, roll_out
+from worldmodel.rollouts.rollout import FrameModel, imagine_frame, roll_out
 from worldmodel.settings import SamplingSettings
 
 GREEDY = SamplingSettings(temperature=[0.0])

@@ -21,9 +21,9 @@ from streams.errors import MediaError
 from streams.geometry import resize_crop
 from streams.settings import ClipSettings
 from streams.videos import VideoSource
-from worldmodel.code_statistics import CodeStatistics, StillStatistics
+from worldmodel.cache.code_statistics import CodeStatistics, StillStatistics
+from worldmodel.cache.latents import CacheInfo, LatentCache, LatentWriter
 from worldmodel.errors import CacheError, SettingsError
-from worldmodel.latents import CacheInfo, LatentCache, LatentWriter
 from worldmodel.layout import Pyramid
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def encode_batch(
     frames = to_float(batch.frames.to(device))
     # Sticky codes depend on the direction: merely turning them round would give the arrow of time away.
     views = kinds["picture"].encode_views(frames)
-    codes = dict(zip(("picture", "picture_reversed", "picture_fast"), views, strict=True))
+    codes: dict[str, Tensor] = dict(zip(("picture", "picture_reversed", "picture_fast"), views, strict=True))
     if "sound" in kinds:
         codes["sound"] = kinds["sound"].encode(batch.sound.to(device))
     small = resize_crop(batch.frames.flatten(0, 1), *thumbnail).unflatten(0, batch.frames.shape[:2])
