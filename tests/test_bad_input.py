@@ -109,7 +109,7 @@ def test_codecs_that_are_none_or_did_not_make_the_cache(
     assert "was made with sound codec" in refused(*options, "--codecs", whole_run.picture)
     shutil.copytree(whole_run.picture, tmp_path / "other")
     about = tmp_path / "other" / "codec.json"
-    about.write_text(about.read_text().replace('"sticky_margin": 0.3', '"sticky_margin": 0.2'))
+    about.write_text(about.read_text().replace('"sticky_margin": 0.05', '"sticky_margin": 0.2'))
     assert "was made with picture codec" in refused(*options, "--codecs", tmp_path / "other", whole_run.sound)
     build = ["build", whole_run.videos, tmp_path / "out.zarr"]
     assert "holds no codec" in refused(*build, "--codec", tmp_path / "run_of_nothing", command=latents)

@@ -12,7 +12,7 @@ from worldmodel.errors import SettingsError, UserError
 from worldmodel.settings import DemoSettings
 
 CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parent.parent / "configs"))
-NUM_VIDEOS, NUM_QUICK_VIDEOS = 1500, 80
+NUM_VIDEOS, NUM_QUICK_VIDEOS = 1500, 60
 NUM_PROMPTS, FIRST_PROMPT = 3, 1_000_000  # seeds of videos that no training has seen
 
 
@@ -78,7 +78,7 @@ def stages(folder: Path, quick: bool) -> Iterator[Stage]:
     )
     build = ("python", "-m", "tools.latents", "build", str(videos), str(cache), "--codec", str(picture), str(sound))
     yield Stage(
-        "latent cache: all videos as codes, encoded once", (*build, "--clips.num_frames", "40"), cache / "zarr.json"
+        "latent cache: all videos as codes, encoded once", (*build, "--clips.num_frames", "32"), cache / "zarr.json"
     )
     inputs = ("--cache", str(cache), "--codecs", str(picture), str(sound))
     yield Stage(
@@ -119,8 +119,9 @@ with your own videos:
 
 def _videos(folder: Path, count: int, seed: int) -> tuple[str, ...]:
     return ("python", "-m", "tools.videos", "physics", str(folder), "--num-videos", str(count), "--seed", str(seed),
-            "--world.max_discs", "2", "--world.num_looks", "8", "--world.fall_seconds", "1.3",
-            "--world.start_speed", "0.7")  # fmt: skip
+            "--world.max_discs", "2", "--world.num_looks", "4", "--world.seconds", "3.2",
+            "--world.min_radius", "0.13", "--world.max_radius", "0.19",
+            "--world.min_restitution", "0.65", "--world.max_restitution", "0.85")  # fmt: skip
 
 
 def _train(

@@ -236,7 +236,7 @@ class EvaluateSettings:
     cache: str | None = None
     context_frames: int = 8
     horizon: int = 16
-    num_clips: int = 96
+    num_clips: int = 144
     seed: int = 0
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
