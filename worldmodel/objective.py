@@ -160,7 +160,8 @@ class WorldObjective(nn.Module):
         if "flow" in self.heads:
             results["flow"] = self.heads["flow"](states, batch.thumbnails)
         heard = batch.has_sound.nonzero()[:, 0]
-        chosen, others = heard[-count:], heard.roll(1)[-count:]
+        # Clips with their own sound are there already, so all of them are compared with a mismatched copy.
+        chosen, others = heard, heard.roll(1)
         forwards, backwards, fast, apart = self._view_states(batch, context, count, chosen, others)
         half = batch.fast.shape[1]
         if "arrow_of_time" in self.heads:

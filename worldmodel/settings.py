@@ -38,12 +38,23 @@ class PictureCodecSettings:
 
 @dataclass(frozen=True)
 class SoundCodecSettings:
-    """Autoencoder of one frame's slice of log-mel around a multi-scale quantiser."""
+    """Autoencoder of one frame's slice of log-mel around a multi-scale quantiser.
+
+    Attributes:
+        channels: of the hidden layers.
+        num_mels: mel bands.
+        slices_per_frame: spectra in one frame's time.
+        fft_samples: length of a spectrum's window.
+        floor: mel magnitudes below this are silence; set it above the noise of the recording, or the codes (and the
+            model) are busy with noise.
+        quantizer: grids are (1, slices).
+    """
 
     channels: int = 256
     num_mels: int = 48
     slices_per_frame: int = 8
     fft_samples: int = 512
+    floor: float = 0.02
     quantizer: QuantizerSettings = field(
         default_factory=lambda: QuantizerSettings(grids=((1, 1), (1, 2), (1, 4)), vocabulary=256, dim=16)
     )

@@ -244,7 +244,7 @@ def test_views_are_made_of_the_settings_share_of_the_batch():
     states = objective.model.states(codes, batch.has_sound)
     results = objective.head_results(batch, states, codes)
     assert {name: len(result.scores) for name, result in results.items()} == {
-        "flow": 8, "arrow_of_time": 4, "speed": 4, "correspondence": 4,
+        "flow": 8, "arrow_of_time": 4, "speed": 4, "correspondence": 16,
     }  # fmt: skip
     assert len(objective.head_results(batch, states, codes, 8)["speed"].scores) == 16
 

@@ -1,5 +1,7 @@
 """Sound codec: one frame's slice of log-mel through a small autoencoder around a multi-scale quantiser."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -11,8 +13,7 @@ from worldmodel.codecs.quantizer import MultiScaleQuantizer, Quantized
 from worldmodel.layout import Pyramid
 from worldmodel.settings import SoundCodecSettings
 
-# Natural log of mel magnitudes lies between about -9 (silence) and 4: brought near -1 ... 1 by these two.
-MEL_CENTRE, MEL_SPREAD = -3.0, 4.0
+LOUD = 5.0  # natural log of the mel magnitudes of loud sound
 
 
 class SoundVQ(nn.Module):
@@ -31,6 +32,11 @@ class SoundVQ(nn.Module):
                 f"the sound's finest grid is {rows}x{columns}, but it must have one row and a number of columns that "
                 f"divides sound.slices_per_frame={settings.slices_per_frame}; change sound.quantizer.grids"
             )
+        if settings.floor <= 0:
+            raise ValueError(
+                f"sound.floor={settings.floor} must be above 0: it is the magnitude that counts as silence"
+            )
+        self.silence = math.log(settings.floor)
         fold, channels, dim = settings.slices_per_frame // columns, settings.channels, settings.quantizer.dim
         self.encoder = nn.Sequential(
             nn.Conv1d(settings.num_mels, channels, 3, padding=1),
@@ -53,10 +59,10 @@ class SoundVQ(nn.Module):
         return self.quantizer.pyramid
 
     def log_mel(self, sound: Float[Tensor, "batch frame sample"]) -> Float[Tensor, "batch frame mel slice"]:
-        """Log-mel slices, brought near -1 to 1."""
+        """Log-mel slices, from -1 (silence) to about 1 (loud)."""
         settings = self.settings
         mel = log_mel(sound, settings.num_mels, settings.slices_per_frame, settings.fft_samples, self.clips.sample_hz)
-        return (mel - MEL_CENTRE) / MEL_SPREAD
+        return (mel.clamp(min=self.silence) - self.silence) / (LOUD - self.silence) * 2 - 1
 
     def forward(self, slices: Float[Tensor, "item mel slice"]) -> tuple[Float[Tensor, "item mel slice"], Quantized]:
         """Reconstruction of single frames' slices through the quantiser."""
@@ -80,7 +86,7 @@ class SoundVQ(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "batch frame code"]) -> Float[Tensor, "batch frame sample"]:
         """Waveform of codes, over the whole clip at once so that the phases of neighbouring frames agree."""
-        mel = self.decode_log_mel(codes) * MEL_SPREAD + MEL_CENTRE
+        mel = (self.decode_log_mel(codes) + 1) / 2 * (LOUD - self.silence) + self.silence
         clips, settings = self.clips, self.settings
         sound = invert(mel, clips.samples_per_frame, settings.fft_samples, clips.sample_hz)
         return F.hardtanh(sound)

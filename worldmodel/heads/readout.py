@@ -30,12 +30,14 @@ class EvidenceReadout(nn.Module):
     def __init__(self, dim: int, first_frame: int = 2) -> None:
         super().__init__()
         self.first_frame = first_frame
-        self.layers = nn.Sequential(nn.Linear(2 * dim, dim), nn.SiLU(), nn.Linear(dim, 1))
+        self.layers = nn.Sequential(nn.Linear(4 * dim, dim), nn.SiLU(), nn.Linear(dim, 1))
 
     def forward(self, states: Float[Tensor, "item frame token dim"]) -> Float[Tensor, " item"]:
         """One logit per clip."""
-        pooled = torch.cat((states.mean(2), states[:, :, -1]), -1)[:, self.first_frame :]
-        evidence = self.layers(pooled)[..., 0].float()
+        states = states[:, self.first_frame :]
+        # An impact is one token's affair (the largest), and belongs to its sound (the last) only as their product.
+        mean, largest, last = states.mean(2), states.amax(2), states[:, :, -1]
+        evidence = self.layers(torch.cat((mean, largest, last, largest * last), -1))[..., 0].float()
         return evidence.sum(1) / evidence.shape[1] ** 0.5
 
 

@@ -2,9 +2,14 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worldmodel.heads.readout import EvidenceReadout, tell_apart
+
+
+def features_of(frame: Tensor) -> Tensor:
+    largest = frame.max(0).values
+    return torch.cat((frame.mean(0), largest, frame[-1], largest * frame[-1]))
 
 
 def test_evidence_is_summed_over_frames_and_scaled_by_their_root():
@@ -13,7 +18,7 @@ def test_evidence_is_summed_over_frames_and_scaled_by_their_root():
     for clip in states:
         evidence = torch.zeros(1)
         for frame in clip[2:]:
-            evidence = evidence + readout.layers(torch.cat((frame.mean(0), frame[-1])))
+            evidence = evidence + readout.layers(features_of(frame))
         expected.append(evidence / math.sqrt(4))
     torch.testing.assert_close(readout(states), torch.cat(expected), atol=1e-5, rtol=1e-5)
 
