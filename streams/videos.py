@@ -1,5 +1,6 @@
 """A folder of videos as a source of clips."""
 
+import sys
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -199,3 +200,40 @@ class VideoSource:
     def __getstate__(self) -> dict[str, Any]:
         """What goes to a worker: decoders are opened there."""
         return {**self.__dict__, "readers": OrderedDict()}
+
+
+class PassingOver:
+    """A source that goes on with the next clip where one cannot be read, and says so once per file.
+
+    For training on files whose damage only shows in the middle. The order stays a pure function of the position.
+    """
+
+    def __init__(self, source: VideoSource) -> None:
+        """Wraps a source of videos."""
+        self.source = source
+        self.damaged: set[str] = set()
+
+    def __len__(self) -> int:
+        """Clips of the wrapped source, damaged ones included."""
+        return len(self.source)
+
+    def read(self, index: int, generator: np.random.Generator) -> Clip:
+        """Reads the first clip from `index` on that can be read.
+
+        Raises:
+            MediaError: not one clip can be read.
+        """
+        for offset in range(len(self)):
+            number = (index + offset) % len(self)
+            try:
+                return self.source.read(number, generator)
+            except MediaError as error:
+                path = str(self.source.clips[number].path)
+                if path not in self.damaged:
+                    self.damaged.add(path)
+                    print(f"passed over: {error}", file=sys.stderr, flush=True)
+        raise MediaError(f"none of {len(self)} clips can be read: repair the files or leave them out")
+
+    def collate(self, items: list[Clip]) -> Batch:
+        """Stacks clips."""
+        return self.source.collate(items)

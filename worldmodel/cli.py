@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return commands[arguments[0]](arguments[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -112,6 +112,14 @@ def demo(arguments: list[str]) -> int:
     from worldmodel.demo import run_demo
 
     return run_demo(settings)
+
+
+def _one_line(error: UserError) -> str:
+    """The message; one that comes from a worker process has that process's traceback before it."""
+    text = str(error).strip()
+    if "Original Traceback" not in text:
+        return text
+    return text.splitlines()[-1].partition(": ")[2]
 
 
 def _settings_of_run(settings_class: type[SettingsT], arguments: list[str], prog: str) -> tuple[SettingsT, bool]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
-from streams.videos import VideoSource, find_videos
+from streams.videos import PassingOver, VideoSource, find_videos
 from worldmodel.cache.latents import CodeBatch, LatentSource
 from worldmodel.codecs.objective import PictureObjective, SoundObjective
 from worldmodel.codecs.picture import PictureVQ
@@ -49,6 +49,7 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     ranks = cluster.start()
     run = Path(settings.run)
     source = VideoSource(find_videos(settings.videos), settings.clips, random_start=True)
+    clips = PassingOver(source)
     for path, reason in source.skipped:
         print(f"left out: {path}: {reason}")
     if settings.kind == "sound" and not _has_sound(source):
@@ -62,10 +63,10 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     check_beginning(run, resume, description)
     if ranks.rank == 0:
         write_settings(settings, run / SETTINGS)
-    preview_batch = _first_batch(source)
+    preview_batch = _first_batch(clips)
     result = train(
         objective,
-        lambda position: Loader(source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
+        lambda position: Loader(clips, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
         settings.training,
         settings.loader.batch_size,
         run,
@@ -112,7 +113,7 @@ def _has_sound(source: VideoSource) -> bool:
     return any(source.read_sound(video.path, video.first, 1) is not None for video in source.videos)
 
 
-def _first_batch(source: VideoSource | LatentSource) -> Batch | CodeBatch:
+def _first_batch(source: PassingOver | LatentSource) -> Batch | CodeBatch:
     count = min(NUM_PREVIEWS, len(source))
     spread = [index * len(source) // count for index in range(count)]
     return source.collate([source.read(index, np.random.default_rng(index)) for index in spread])  # type: ignore[arg-type]

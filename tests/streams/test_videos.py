@@ -9,7 +9,7 @@ from streams.errors import MediaError
 from streams.loader import Source
 from streams.pyav import write_video
 from streams.settings import ClipSettings
-from streams.videos import OPEN_READERS, VideoSource, find_videos
+from streams.videos import OPEN_READERS, ClipAddress, PassingOver, VideoSource, find_videos
 from tests.streams.ffmpeg import ffmpeg, make_video, number_of, numbered_frames, reference
 
 RATE, HZ = 20.0, 16000
@@ -194,3 +194,30 @@ def test_decord_reads_the_same_clips(video: Path):
     settings = ClipSettings(10.0, 64, 96, 8, HZ, "decord")
     ours, theirs = VideoSource([video], SETTINGS).read(2, draw()), VideoSource([video], settings).read(2, draw())
     assert (ours.frames.int() - theirs.frames.int()).abs().max() <= 4
+
+
+class Broken(VideoSource):
+    """Stands in for a source of which some clips cannot be read."""
+
+    def __init__(self, broken: set[int]) -> None:
+        self.broken = broken
+        self.clips = [ClipAddress(Path(f"{number}.mp4"), number, 0) for number in range(4)]
+
+    def __len__(self) -> int:
+        return 4
+
+    def read(self, index: int, generator: np.random.Generator) -> int:
+        if index in self.broken:
+            raise MediaError(f"{index}.mp4: damaged")
+        return index
+
+
+def test_a_clip_that_cannot_be_read_is_passed_over_and_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    source = PassingOver(Broken({1, 3}))  # type: ignore[arg-type]
+    assert [source.read(index, np.random.default_rng(0)) for index in (0, 1, 2, 3, 1)] == [0, 2, 2, 0, 2]
+    assert capsys.readouterr().err.splitlines() == ["passed over: 1.mp4: damaged", "passed over: 3.mp4: damaged"]
+
+
+def test_a_source_of_nothing_but_damage_is_an_error() -> None:
+    with pytest.raises(MediaError, match="none of 4 clips can be read"):
+        PassingOver(Broken({0, 1, 2, 3})).read(2, np.random.default_rng(0))  # type: ignore[arg-type]
