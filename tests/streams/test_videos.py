@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from streams.clip import Clip
 from streams.errors import MediaError
 from streams.loader import Source
 from streams.pyav import write_video
@@ -206,15 +207,17 @@ class Broken(VideoSource):
     def __len__(self) -> int:
         return 4
 
-    def read(self, index: int, generator: np.random.Generator) -> int:
+    def read(self, index: int, generator: np.random.Generator) -> Clip:
         if index in self.broken:
             raise MediaError(f"{index}.mp4: damaged")
-        return index
+        frames = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+        return Clip(frames, torch.tensor([0.0], dtype=torch.float64), None, f"{index}.mp4")
 
 
 def test_a_clip_that_cannot_be_read_is_passed_over_and_named_once(capsys: pytest.CaptureFixture[str]) -> None:
     source = PassingOver(Broken({1, 3}))  # type: ignore[arg-type]
-    assert [source.read(index, np.random.default_rng(0)) for index in (0, 1, 2, 3, 1)] == [0, 2, 2, 0, 2]
+    clips = [source.read(index, np.random.default_rng(0)) for index in (0, 1, 2, 3, 1)]
+    assert [clip.video for clip in clips] == ["0.mp4", "2.mp4", "2.mp4", "0.mp4", "2.mp4"]
     assert capsys.readouterr().err.splitlines() == ["passed over: 1.mp4: damaged", "passed over: 3.mp4: damaged"]
 
 
