@@ -10,6 +10,7 @@ from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.quantizer import MultiScaleQuantizer, still_change_share
 from worldmodel.codecs.sound import SoundVQ
 
+SOUND_WEIGHT = 20.0
 STILL_GREY_LEVELS = 2.0  # a patch stands still when it changes by less than this on average
 
 
@@ -62,7 +63,8 @@ class SoundObjective(nn.Module):
         error = (rebuilt.float() - slices).square().mean(dim=(1, 2))
         error = (error * heard).sum() / heard.sum().clamp(min=1)
         metrics = {"log_mel_error": error.detach().sqrt(), "commitment": quantized.loss.detach()}
-        return error + 0.25 * quantized.loss, metrics | codebook_metrics(self.codec.quantizer)
+        # Sound is mostly silence, and its error small: unweighted, the commitment alone would pull all latents together.
+        return SOUND_WEIGHT * error + 0.25 * quantized.loss, metrics | codebook_metrics(self.codec.quantizer)
 
 
 def codebook_metrics(quantizer: MultiScaleQuantizer) -> dict[str, Float[Tensor, ""]]:
