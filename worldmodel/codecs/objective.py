@@ -63,7 +63,7 @@ class SoundObjective(nn.Module):
         error = (rebuilt.float() - slices).square().mean(dim=(1, 2))
         error = (error * heard).sum() / heard.sum().clamp(min=1)
         metrics = {"log_mel_error": error.detach().sqrt(), "commitment": quantized.loss.detach()}
-        # Sound is mostly silence, and its error small: unweighted, the commitment alone would pull all latents together.
+        # Mostly silence, so a small error: unweighted, the commitment alone would pull all latents together.
         return SOUND_WEIGHT * error + 0.25 * quantized.loss, metrics | codebook_metrics(self.codec.quantizer)
 
 
