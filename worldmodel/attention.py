@@ -53,7 +53,7 @@ def rotate(
 ) -> Float[Tensor, "batch head token channel"]:
     """Rotate the channel pairs of queries or keys by their token's angles, in fp32.
 
-    As complex numbers: one multiplication instead of four and a concatenation, 1.2 times the speed of a whole step.
+    As complex numbers: one multiplication instead of four and a concatenation.
     """
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2).to(x.dtype)
