@@ -258,7 +258,7 @@ class DemoSettings:
 
     Attributes:
         folder: where everything goes; a demo that was stopped goes on there.
-        quick: the same path in about two minutes, with no promise of quality.
+        quick: the same path with far fewer steps, and no promise of quality.
     """
 
     folder: str = "demo"
