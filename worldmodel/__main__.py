@@ -1,7 +1,5 @@
 """`python -m worldmodel` is the command `worldmodel`."""
 
-import sys
+from worldmodel.cli import run
 
-from worldmodel.cli import main
-
-sys.exit(main())
+run()

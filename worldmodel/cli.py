@@ -4,14 +4,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 # Idle OpenMP threads must not spin: two of them on a busy machine of two cores make torch several times slower.
 # Read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from worldmodel.errors import CheckpointError, SettingsError, UserError
-from worldmodel.training import signals
+from worldmodel.training import cluster, signals
 
 SettingsT = TypeVar("SettingsT")
 
@@ -55,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+
+
+def run() -> NoReturn:
+    """The program: `main` with the process's arguments, and its end."""
+    cluster.leave(main())
 
 
 def tokenizer(arguments: list[str]) -> int:
@@ -162,4 +167,4 @@ def _end(result: object, command: str, run: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -36,9 +36,10 @@ def main() -> int:
     _, result = train_toy(run, toy, steps=STEPS, stop=stop, resume=resume)
     with (run / f"losses{rank}").open("a") as file:
         file.writelines(f"{loss!r}\n" for loss in toy.losses)
-    cluster.stop()
     return signals.EXIT_INTERRUPTED if result.interrupted else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from worldmodel.training import cluster
+
+    cluster.leave(main())

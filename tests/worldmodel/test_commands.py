@@ -1,5 +1,8 @@
 import json
+import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +12,11 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.fake_codecs import make_videos
-from tests.worldmodel.whole_run import TRAINING, WholeRun
+from tests.worldmodel.whole_run import LOADER, TRAINING, WholeRun
 from worldmodel.cli import main
 from worldmodel.codecs.store import fingerprint_of, load_codec
 from worldmodel.commands import train_codec, train_world
+from worldmodel.config import write_settings
 from worldmodel.errors import CheckpointError, MediaError
 from worldmodel.objective import WorldObjective
 from worldmodel.training import checkpoint
@@ -75,6 +79,24 @@ def test_six_steps_are_three_a_stop_and_three_to_the_bit(
     whole, halves = load_file(whole_run.world / name), load_file(run / name)
     assert whole.keys() == halves.keys()
     assert not [key for key, tensor in whole.items() if not torch.equal(tensor, halves[key])]
+
+
+def test_two_processes_on_one_machine_train_a_world_and_resume_it(whole_run: WholeRun, tmp_path: Path):
+    run, config = tmp_path / "run", tmp_path / "config.yaml"
+    write_settings(replace(whole_run.settings, run=str(run)), config)
+
+    def torchrun(*arguments: str) -> str:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "worldmodel", "train"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *launcher, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "processes: 2" in torchrun("--config", str(config))
+    torchrun("--resume", str(run), "--training.steps", "8")
+    _, about = checkpoint.load_weights(run)
+    assert (about["step"], about["position"]) == (8, 8 * LOADER.batch_size)
 
 
 def test_a_run_holds_copies_of_its_codecs_and_needs_the_others_no_longer(whole_run: WholeRun, tmp_path: Path):

@@ -6,10 +6,11 @@ only imported where it is needed.
 
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from worldmodel.errors import SettingsError
 
@@ -150,6 +151,20 @@ def stop() -> None:
 
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the program with this exit status.
+
+    One of several processes ends without Python's farewell: threads of the connections to the others can abort it
+    there, and the scheduler would read the abort instead of the status.
+    """
+    dist = sys.modules.get("torch.distributed")
+    if dist is None or not dist.is_initialized() or dist.get_world_size() == 1:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def is_main() -> bool:

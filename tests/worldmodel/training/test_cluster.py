@@ -85,3 +85,24 @@ def test_a_meeting_point_that_cannot_be_reached_is_named(monkeypatch: pytest.Mon
     monkeypatch.setattr(dist, "init_process_group", refuse)
     with pytest.raises(SettingsError, match=r"process 3 on .* cannot meet the others at 10.0.0.1:29400"):
         cluster.start()
+
+
+def test_the_end_of_one_process_is_an_ordinary_exit():
+    cluster.start()
+    with pytest.raises(SystemExit) as ending:
+        cluster.leave(3)
+    assert ending.value.code == 3
+
+
+def test_one_of_several_processes_ends_with_its_status_and_without_a_farewell(monkeypatch: pytest.MonkeyPatch):
+    import torch.distributed as dist
+
+    cluster.start()
+
+    def end(status: int) -> None:
+        raise RuntimeError(f"ended with {status}")
+
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(cluster.os, "_exit", end)
+    with pytest.raises(RuntimeError, match="ended with 75"):
+        cluster.leave(75)

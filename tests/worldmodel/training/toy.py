@@ -197,8 +197,7 @@ def interruptible(folder: Path) -> None:
     toy.at_call = lambda number: (folder / "running").touch()
     resume = checkpoint.newest(folder / "run") is not None
     _, result = train_toy(folder / "run", toy, steps=int(os.environ["STEPS"]), stop=stop, resume=resume)
-    cluster.stop()
-    sys.exit(signals.EXIT_INTERRUPTED if result.interrupted else 0)
+    cluster.leave(signals.EXIT_INTERRUPTED if result.interrupted else 0)
 
 
 def unbroken(folder: Path) -> None:
