@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
 
 from streams.clip import Batch, Clip
@@ -162,9 +162,13 @@ class VideoSource:
         reader = self.reader_of(video.path)
         if len(reader.seconds) != len(video.seconds):
             raise MediaError(f"{video.path}: has changed since it was probed; start again")
-        frames = resize_crop(reader.frames_at(shown), self.settings.height, self.settings.width)
+        frames = self.read_frames(reader, shown)
         sound = self.read_sound(video.path, start, self.settings.num_frames)
         return Clip(frames, torch.from_numpy(seconds), sound, str(video.path))
+
+    def read_frames(self, reader: VideoReader, shown: list[int]) -> UInt8[Tensor, "frame 3 height width"]:
+        """Decodes the frames of a clip at the run's size."""
+        return resize_crop(reader.frames_at(shown), self.settings.height, self.settings.width)
 
     def read_sound(self, path: Path, start: int, num_frames: int) -> Float32[Tensor, "frame sample"] | None:
         """Sound of each frame from its time on; None if the file has none."""
@@ -200,6 +204,14 @@ class VideoSource:
     def __getstate__(self) -> dict[str, Any]:
         """What goes to a worker: decoders are opened there."""
         return {**self.__dict__, "readers": OrderedDict()}
+
+
+class SoundSource(VideoSource):
+    """The same clips with their sound and times, and frames without pixels: decoding pictures is most of the cost."""
+
+    def read_frames(self, reader: VideoReader, shown: list[int]) -> UInt8[Tensor, "frame 3 height width"]:
+        """As many frames, of height and width 0."""
+        return torch.zeros(len(shown), 3, 0, 0, dtype=torch.uint8)
 
 
 class PassingOver:

@@ -9,7 +9,7 @@ from torch import nn
 
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
-from streams.videos import PassingOver, VideoSource, find_videos
+from streams.videos import PassingOver, SoundSource, VideoSource, find_videos
 from worldmodel.cache.latents import CodeBatch, LatentSource
 from worldmodel.codecs.objective import PictureObjective, SoundObjective
 from worldmodel.codecs.picture import PictureVQ
@@ -48,7 +48,8 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     check_training(settings.training, settings.loader)
     ranks = cluster.start()
     run = Path(settings.run)
-    source = VideoSource(find_videos(settings.videos), settings.clips, random_start=True)
+    kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
+    source = kind_of_source(find_videos(settings.videos), settings.clips, random_start=True)
     clips = PassingOver(source)
     for path, reason in source.skipped:
         print(f"left out: {path}: {reason}")

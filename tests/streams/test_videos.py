@@ -10,7 +10,7 @@ from streams.errors import MediaError
 from streams.loader import Source
 from streams.pyav import write_video
 from streams.settings import ClipSettings
-from streams.videos import OPEN_READERS, ClipAddress, PassingOver, VideoSource, find_videos
+from streams.videos import OPEN_READERS, ClipAddress, PassingOver, SoundSource, VideoSource, find_videos
 from tests.streams.ffmpeg import ffmpeg, make_video, number_of, numbered_frames, reference
 
 RATE, HZ = 20.0, 16000
@@ -224,3 +224,15 @@ def test_a_clip_that_cannot_be_read_is_passed_over_and_named_once(capsys: pytest
 def test_a_source_of_nothing_but_damage_is_an_error() -> None:
     with pytest.raises(MediaError, match="none of 4 clips can be read"):
         PassingOver(Broken({0, 1, 2, 3})).read(2, np.random.default_rng(0))  # type: ignore[arg-type]
+
+
+def test_sound_is_read_alone_as_it_is_read_beside_pictures(video: Path):
+    whole = VideoSource([video], SETTINGS, random_start=True).read(0, draw())
+    source = SoundSource([video], SETTINGS, random_start=True)
+    alone = source.read(0, draw())
+    assert whole.sound is not None
+    assert alone.sound is not None
+    assert torch.equal(alone.sound, whole.sound)
+    assert torch.equal(alone.seconds, whole.seconds)
+    assert alone.frames.shape == (SETTINGS.num_frames, 3, 0, 0)
+    assert source.collate([alone, alone]).sound.shape[:2] == (2, SETTINGS.num_frames)

@@ -116,7 +116,7 @@ def encode_videos(
         frames_per_second=settings.frames_per_second,
         sample_hz=settings.sample_hz,
         thumbnail=thumbnail_size(settings, thumbnail_side),
-        videos=[(str(video.path), digest) for video, digest in zip(source.videos, hashes, strict=True)],
+        videos=[(str(video.path.resolve()), digest) for video, digest in zip(source.videos, hashes, strict=True)],
     )
     splits = heldout_of(hashes, heldout)
     skipped = [(str(file), reason) for file, reason in source.skipped]
