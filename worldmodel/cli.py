@@ -153,7 +153,7 @@ def _positional(arguments: list[str], key: str) -> list[str]:
 
 def _short(arguments: list[str]) -> list[str]:
     """Short names of options: --temperature for --sampling.temperature, --continue for --continue_from."""
-    long = {f"--{name}": f"--sampling.{name}" for name in ("temperature", "top_k", "top_p")}
+    long = {f"--{name}": f"--sampling.{name}" for name in ("temperature", "top_k", "top_p", "moved_scales")}
     long["--continue"] = "--continue_from"
     parts = (argument.partition("=") for argument in arguments)
     return [long.get(name, name) + equals + value for name, equals, value in parts]

@@ -51,7 +51,8 @@ class ModalityInput(nn.Module):
         self.state_grid = state_grid
         self.unfold = (pyramid.grid[0] // state_grid[0], pyramid.grid[1] // state_grid[1])
         self.spread = nn.Linear(dim, SPREAD_DIM * self.unfold[0] * self.unfold[1])
-        self.mix = nn.Linear(SPREAD_DIM + 3 * quantizer.dim, dim)
+        # Neighbours too: what moves comes from the next place.
+        self.mix = nn.Conv2d(SPREAD_DIM + 3 * quantizer.dim, dim, 3, padding=1)
         self.scale = nn.Parameter(torch.randn(len(pyramid.scales), dim) * 0.02)
 
     def spread_state(self, state: Float[Tensor, "item token dim"]) -> Float[Tensor, "item channel row column"]:
@@ -66,7 +67,8 @@ class ModalityInput(nn.Module):
         old_code: Float[Tensor, "item place latent"],
     ) -> Float[Tensor, "item place dim"]:
         """Tokens of scale `index`."""
-        return self.mix(torch.cat((maps.flatten(2).transpose(1, 2), old_code), 2)) + self.scale[index]
+        old = old_code.transpose(1, 2).unflatten(2, maps.shape[-2:])
+        return self.mix(torch.cat((maps, old), 1)).flatten(2).transpose(1, 2) + self.scale[index]
 
 
 class Readout(nn.Module):
@@ -179,7 +181,7 @@ class FrameDecoder(nn.Module):
         predictions = []
         for level, out in enumerate(outputs):
             logits, guess = self._read(level, out, left_overs[level], previous)
-            error = (guess - residuals[level] / spread_of(self._vectors(level))).square().mean(-1)
+            error = (guess - residuals[level] / spread_of(self.vectors(level))).square().mean(-1)
             predictions.append(ScalePrediction(logits, error))
         return predictions
 
@@ -217,6 +219,16 @@ class FrameDecoder(nn.Module):
         counts = [scale.num_codes for scale in self.scales]
         return [slice(sum(counts[:k]), sum(counts[: k + 1])) for k in range(len(counts))]
 
+    @property
+    def finest(self) -> int:
+        """Number of the picture's finest scale among all scales."""
+        return len(self.quantizers[0].pyramid.scales) - 1
+
+    def vectors(self, level: int) -> Float[Tensor, "vocabulary latent"]:
+        """Codebook of one scale."""
+        modality, index = self.levels[level]
+        return self.quantizers[modality].codebooks[index].vectors
+
     def _remember(self, state: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [block.attention.keys_values(state, self.state_angles) for block in self.blocks]
 
@@ -239,8 +251,4 @@ class FrameDecoder(nn.Module):
         return tokens, left_over.flatten(2).transpose(1, 2)
 
     def _read(self, level: int, x: Tensor, left_over: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        return self.readouts[level](x, left_over, self._vectors(level), previous[:, self.slices[level]])
-
-    def _vectors(self, level: int) -> Tensor:
-        modality, index = self.levels[level]
-        return self.quantizers[modality].codebooks[index].vectors
+        return self.readouts[level](x, left_over, self.vectors(level), previous[:, self.slices[level]])

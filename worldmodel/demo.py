@@ -12,8 +12,9 @@ from worldmodel.errors import SettingsError, UserError
 from worldmodel.settings import DemoSettings
 
 CONFIGS = Path(os.path.relpath(Path(__file__).resolve().parent.parent / "configs"))
-NUM_VIDEOS, NUM_QUICK_VIDEOS = 1500, 60
-NUM_PROMPTS, FIRST_PROMPT = 3, 1_000_000  # seeds of videos that no training has seen
+NUM_VIDEOS, NUM_QUICK_VIDEOS = 1200, 60
+FIRST_VIDEO, FIRST_PROMPT = 10_000, 2_000_000  # seeds; no training has seen the prompts
+NUM_PROMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def stages(folder: Path, quick: bool) -> Iterator[Stage]:
     num_videos = NUM_QUICK_VIDEOS if quick else NUM_VIDEOS
     yield Stage(
         f"{num_videos} videos of a physics world: discs fall, bounce and ring",
-        _videos(videos, num_videos, 0),
+        _videos(videos, num_videos, FIRST_VIDEO),
     )
     yield Stage(f"{NUM_PROMPTS} more that no training sees", _videos(prompts, NUM_PROMPTS, FIRST_PROMPT))
     yield Stage(
@@ -121,7 +122,8 @@ def _videos(folder: Path, count: int, seed: int) -> tuple[str, ...]:
     return ("python", "-m", "tools.videos", "physics", str(folder), "--num-videos", str(count), "--seed", str(seed),
             "--world.max_discs", "2", "--world.num_looks", "4", "--world.seconds", "3.2",
             "--world.min_radius", "0.13", "--world.max_radius", "0.19",
-            "--world.min_restitution", "0.65", "--world.max_restitution", "0.85")  # fmt: skip
+            "--world.min_restitution", "0.65", "--world.max_restitution", "0.85",
+            "--world.fall_seconds", "1.6", "--world.start_speed", "0.7")  # fmt: skip
 
 
 def _train(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -12,6 +13,8 @@ from worldmodel.decoder import FrameDecoder, Readout
 from worldmodel.modules import Modules
 from worldmodel.settings import ModelSettings
 from worldmodel.trunk import Trunk, TrunkCache
+
+HIDDEN = 64  # channels of an embedding's first convolution
 
 
 @dataclass
@@ -25,8 +28,7 @@ class ModelCache:
 class FrameEmbedding(nn.Module):
     """Latents of finished frames to the trunk's tokens.
 
-    A token sees an overlapping square of latents of its own frame and of the frame before, so that motion is visible
-    to the first layer.
+    Convolutions over the latents of a frame and of the frame before make motion visible to the first layer.
     """
 
     def __init__(self, latent_dim: int, patch: tuple[int, int], dim: int) -> None:
@@ -34,7 +36,8 @@ class FrameEmbedding(nn.Module):
         # Squares of more than one latent overlap by one on each side.
         more = (int(patch[0] > 1), int(patch[1] > 1))
         kernel = (patch[0] + 2 * more[0], patch[1] + 2 * more[1])
-        self.project = nn.Conv2d(2 * latent_dim, dim, kernel, stride=patch, padding=more)
+        self.compare = nn.Conv2d(2 * latent_dim, HIDDEN, 3, padding=1)
+        self.project = nn.Conv2d(HIDDEN, dim, kernel, stride=patch, padding=more)
         self.kind = nn.Parameter(torch.randn(dim) * 0.02)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
 
@@ -46,7 +49,7 @@ class FrameEmbedding(nn.Module):
     ) -> Float[Tensor, "batch frame token dim"]:
         """Tokens of a clip; where the modality is absent, a learned token stands in."""
         earlier = torch.cat((before, latents[:, :-1]), 1)
-        maps = self.project(torch.cat((latents, latents - earlier), 2).flatten(0, 1))
+        maps = self.project(F.silu(self.compare(torch.cat((latents, latents - earlier), 2).flatten(0, 1))))
         tokens = maps.flatten(2).transpose(1, 2).unflatten(0, latents.shape[:2])
         return torch.where(present[:, None, None, None], tokens, self.absent.to(tokens.dtype)) + self.kind
 
@@ -80,7 +83,8 @@ class WorldModel(nn.Module):
         )
         self.trunk = Trunk(settings.trunk, settings.window_frames, places)
         self.decoder = FrameDecoder(settings.decoder, quantizers, grids, places, settings.copy_bias)
-        self.apply(_initialise)
+        for part in (self.embeddings, self.trunk, self.decoder):  # and not the trained quantizers
+            part.apply(_initialise)
 
     def train(self, mode: bool = True) -> "WorldModel":
         """Training mode for everything but the frozen codecs, whose codebooks must not move."""
@@ -131,9 +135,9 @@ class WorldModel(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Normal weights of variance 1 / fan-in and zero biases in linear layers; readouts start as a copy."""
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    """Normal weights of variance 1 / fan-in and zero biases; readouts start as a copy."""
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, Readout):

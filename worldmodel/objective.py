@@ -16,7 +16,7 @@ from worldmodel.heads.flow import Flow
 from worldmodel.heads.readout import HeadResult
 from worldmodel.heads.speed import Speed
 from worldmodel.model import WorldModel
-from worldmodel.rollouts.sampling import sample_codes
+from worldmodel.rollouts.rollout import imagine_frame
 from worldmodel.settings import HeadSettings, SamplingSettings
 
 HEADS = ("flow", "speed", "arrow_of_time", "correspondence")
@@ -46,11 +46,15 @@ class NextFrame:
 
 
 class WorldObjective(nn.Module):
-    """The world model with its heads; `forward` gives the loss of a batch and what to log."""
+    """The world model with its heads; `forward` gives the loss of a batch and what to log.
+
+    Attributes:
+        progress: share of the run that is done, told by the loop.
+    """
 
     def __init__(self, model: WorldModel, heads: HeadSettings) -> None:
         super().__init__()
-        self.model, self.weights = model, heads
+        self.model, self.weights, self.progress = model, heads, 1.0
         dim, patch = model.settings.trunk.dim, model.settings.patch
         rows, columns = model.decoder.quantizers[0].pyramid.grid
         has_sound = len(model.decoder.quantizers) > 1
@@ -64,14 +68,20 @@ class WorldObjective(nn.Module):
         if heads.correspondence > 0 and has_sound:
             self.heads["correspondence"] = Correspondence(dim)
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Matrices of the transformers' blocks."""
+        blocks = [*self.model.trunk.blocks, *self.model.decoder.blocks]
+        return [parameter for block in blocks for parameter in block.parameters() if parameter.ndim == 2]
+
     def forward(self, batch: CodeBatch) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Loss and metrics of one batch."""
         codes = torch.cat((batch.picture, batch.sound), 2)
         settings = self.model.settings
         context = corrupt(codes, settings.context_noise, self._vocabularies()) if self.training else codes
-        frames = self._drawn_frames(codes) if self.training else None
-        if self.training and settings.own_context > 0 and frames is not None:
-            context, frames = self._imagined_context(context, codes, batch.has_sound, frames)
+        own = self.training and settings.own_context > 0 and self.progress >= settings.own_context_from
+        frames = self._drawn_frames(codes, own) if self.training else None
+        if own and frames is not None:
+            context, frames = self._imagined_context(context, batch.has_sound, frames)
         states = self.model.states(context, batch.has_sound)
         next_frame = self.next_frame(states, context, codes, batch.has_sound, frames)
         counted = next_frame.counted
@@ -113,30 +123,26 @@ class WorldObjective(nn.Module):
             torch.cat([x.error for x in predictions], 1).unflatten(0, shape),
         )
 
-    def _drawn_frames(self, codes: Tensor) -> Tensor | None:
+    def _drawn_frames(self, codes: Tensor, own: bool) -> Tensor | None:
         """A random few frames; the decoder is the larger part of the cost, and the gradient is the same on average."""
         num_steps, count = codes.shape[1] - 1, self.model.settings.decoded_frames
-        if self.model.settings.own_context > 0:
-            num_steps -= 1  # the frame before the first drawn one is imagined
+        num_steps -= own  # the frame before the first drawn one is imagined
         if not 0 < count < num_steps:
-            return None if self.model.settings.own_context == 0 else torch.arange(num_steps, device=codes.device)
+            return torch.arange(num_steps, device=codes.device) if own else None
         return torch.randperm(num_steps, device=codes.device)[:count]
 
     @torch.no_grad()
-    def _imagined_context(
-        self, context: Tensor, codes: Tensor, has_sound: Tensor, frames: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """In some clips, replace the frames after `frames` by what the model draws for them; decode from those.
+    def _imagined_context(self, context: Tensor, has_sound: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """In some clips, replace the frames after `frames` by what a rollout would show there; decode from those.
 
         One step of its own mistakes is what a rollout feeds back (Brandstetter et al. 2022, the pushforward trick).
         """
-        size = len(codes)
+        size = len(context)
         states = self.model.states(context, has_sound)[:, frames].flatten(0, 1)
-        target = codes[:, frames + 1].flatten(0, 1)
-        predictions = self.model.decoder(states, context[:, frames].flatten(0, 1), target)
-        drawn = [sample_codes(prediction.logits, SamplingSettings(), 0) for prediction in predictions]
-        imagined = torch.cat(drawn, 1).unflatten(0, (size, len(frames)))
-        chosen = torch.rand(size, len(frames), 1, device=codes.device) < self.model.settings.own_context
+        previous = context[:, frames].flatten(0, 1)
+        imagined = imagine_frame(self.model.decoder, states, previous, SamplingSettings())
+        imagined = imagined.unflatten(0, (size, len(frames)))
+        chosen = torch.rand(size, len(frames), 1, device=context.device) < self.model.settings.own_context
         context = context.clone()
         context[:, frames + 1] = torch.where(chosen, imagined, context[:, frames + 1])
         return context, frames + 1
@@ -150,7 +156,7 @@ class WorldObjective(nn.Module):
     ) -> dict[str, HeadResult]:
         """Every head on its views; `states` are those of `context`.
 
-        `num_views` clips are used (by default the settings' share of the batch).
+        `num_views` clips are used, and all with others' sound (by default the settings' shares of the batch).
 
         Views carry no sound, except for correspondence: reversed or hurried sound would give them away at once. Both
         kinds of a comparison are muted alike.
@@ -162,8 +168,9 @@ class WorldObjective(nn.Module):
         if not self.heads.keys() - {"flow"}:
             return results  # nobody compares views
         heard = batch.has_sound.nonzero()[:, 0]
-        # Clips with their own sound are there already, so all of them are compared with a mismatched copy.
-        chosen, others = heard, heard.roll(1)
+        # Clips with their own sound are there already: all of them are compared with mismatched copies of some.
+        mismatched = len(heard) if num_views else math.ceil(len(heard) * self.weights.mismatched_share)
+        chosen, others = heard[:mismatched], heard.roll(1)[:mismatched]
         forwards, backwards, fast, apart = self._view_states(batch, context, count, chosen, others)
         half = batch.fast.shape[1]
         if "arrow_of_time" in self.heads:
@@ -174,7 +181,7 @@ class WorldObjective(nn.Module):
             # With one clip there is no sound to borrow: no loss, and a score that says "not measured".
             alone = HeadResult(states.sum() * 0, states.new_full((1,), torch.nan))
             measured = len(heard) > 1
-            results["correspondence"] = self.heads["correspondence"](states[chosen], apart) if measured else alone
+            results["correspondence"] = self.heads["correspondence"](states[heard], apart) if measured else alone
         return results
 
     def _view_states(

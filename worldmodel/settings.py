@@ -84,6 +84,7 @@ class ModelSettings:
         guess_weight: weight of the squared error of the guessed latents beside the codes' cross-entropy.
         own_context: share of the clips whose decoded frames follow a frame that the model itself imagined, so that it
             learns to go on from its own mistakes.
+        own_context_from: share of the run after which that begins: what moves where is learned better from true frames.
         context_noise: largest share of a frame's codes that are corrupted in the context while training.
     """
 
@@ -95,6 +96,7 @@ class ModelSettings:
     copy_bias: float = 4.0
     guess_weight: float = 0.5
     own_context: float = 0.0
+    own_context_from: float = 0.6
     context_noise: float = 0.0
 
 
@@ -106,22 +108,35 @@ class SamplingSettings:
         temperature: divides the logits; 0 takes the most likely code.
         top_k: keep the k most likely codes; 0 keeps all.
         top_p: keep the most likely codes whose probabilities just reach p (Holtzman et al. 2020); 1 keeps all.
+        moved_scales: how many of the picture's finest scales move together instead of being drawn: each place keeps its
+            code or takes the mean of the others (see `move_codes`); codes drawn apart would tear shapes. 0 draws all.
     """
 
     temperature: list[float] = field(default_factory=lambda: [1.0])
     top_k: list[int] = field(default_factory=lambda: [0])
     top_p: list[float] = field(default_factory=lambda: [1.0])
+    moved_scales: int = 3
 
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """Weights of the auxiliary losses (0 switches a head off) and the share of the batch their views use."""
+    """Weights of the auxiliary losses (0 switches a head off).
+
+    Attributes:
+        flow: optical flow.
+        speed: playback speed.
+        arrow_of_time: direction of time.
+        correspondence: of sound and picture.
+        view_share: share of a batch of which reversed and hurried views are read.
+        mismatched_share: share of a batch's clips with sound that are also read with another's.
+    """
 
     flow: float = 0.5
     speed: float = 0.1
     arrow_of_time: float = 0.1
     correspondence: float = 0.1
     view_share: float = 0.25
+    mismatched_share: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -130,10 +145,12 @@ class TrainingSettings:
 
     Attributes:
         steps: optimizer updates in the whole run.
-        learning_rate: peak of the schedule (linear warm-up, then cosine to a tenth).
+        optimizer: adamw, or muon for the transformers' hidden matrices and Adam for the rest.
+        learning_rate: peak of the schedule (linear warm-up, then cosine to a tenth), of AdamW and Adam.
+        muon_learning_rate: the same for Muon, whose steps have their own unit: the spectral norm of the update.
         warmup_steps: steps of the warm-up.
         weight_decay: of AdamW, on matrices only.
-        clip_norm: largest gradient norm.
+        clip_norm: largest gradient norm with adamw (Muon's steps do not depend on it); 0 for no bound.
         precision: bf16 computes matrix products in bfloat16 with fp32 weights; auto takes it where it is fast.
         zero_stage: DeepSpeed ZeRO stage.
         seed: of weights, order of data and every draw.
@@ -144,7 +161,9 @@ class TrainingSettings:
     """
 
     steps: int = 1000
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.02
     warmup_steps: int = 50
     weight_decay: float = 0.01
     clip_norm: float = 1.0

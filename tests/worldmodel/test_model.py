@@ -145,8 +145,8 @@ def test_what_stands_still_moves_nothing():
     model = tiny_model()
     codes = random_codes(1, 1, model.num_codes).expand(1, 3, model.num_codes)
     tokens = model.embed(codes, yes(1))
-    project = of_type(model.embeddings, FrameEmbedding)[0].project
-    project.weight[:, LATENT_DIM:] = 100.0  # what weighs the change since the frame before
+    compare = of_type(model.embeddings, FrameEmbedding)[0].compare
+    compare.weight[:, LATENT_DIM:] = 100.0  # what weighs the change since the frame before
     torch.testing.assert_close(model.embed(codes, yes(1)), tokens)
 
 
@@ -214,3 +214,10 @@ def test_trunk_and_decoder_of_different_widths_are_an_error():
     wider = TransformerSettings(dim=64, depth=1, num_heads=2)
     with pytest.raises(ValueError, match=r"model.decoder.dim=64 must equal model.trunk.dim=32"):
         WorldModel(dataclasses.replace(MODEL, decoder=wider), tiny_quantizer(), None)
+
+
+def test_the_quantizers_are_taken_over_as_they_are():
+    quantizer = tiny_quantizer()
+    before = {name: value.clone() for name, value in quantizer.state_dict().items()}
+    WorldModel(MODEL, quantizer, None)
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())

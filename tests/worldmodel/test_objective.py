@@ -10,12 +10,13 @@ from torch import Tensor
 from tests.worldmodel.tiny import MODEL, VOCABULARY, random_codes, tiny_model
 from worldmodel.cache.latents import CodeBatch
 from worldmodel.objective import HEADS, WorldObjective, corrupt
+from worldmodel.rollouts.rollout import imagine_frame
 from worldmodel.settings import HeadSettings
 
 NUM_FRAMES, NUM_PICTURE, NUM_SOUND = 8, 21, 5
 ALL = replace(MODEL, decoded_frames=0, own_context=0.0, context_noise=0.0)
 OFF = HeadSettings(flow=0.0, speed=0.0, arrow_of_time=0.0, correspondence=0.0)
-ON = HeadSettings(view_share=1.0)
+ON = HeadSettings(view_share=1.0, mismatched_share=1.0)
 
 
 def batch_of(
@@ -146,7 +147,7 @@ def test_drawn_frames_are_frames_of_the_clip_and_every_one_is_drawn():
     whole = objective.next_frame(states, codes, codes, batch.has_sound)
     totals, drawn = whole.nats[0].sum(-1), set()
     for _ in range(20):
-        frames = objective._drawn_frames(codes)
+        frames = objective._drawn_frames(codes, own=False)
         some = objective.next_frame(states, codes, codes, batch.has_sound, frames).nats[0].sum(-1)
         found = (some[:, None] - totals).abs().argmin(1)
         torch.testing.assert_close(some, totals[found])
@@ -165,6 +166,15 @@ def test_a_gradient_reaches_trunk_decoder_and_heads_but_never_the_codecs():
     for part in ("model.trunk", "model.decoder.readouts", "model.embeddings", *(f"heads.{head}" for head in HEADS)):
         assert any(name.startswith(part) for name in reached), part
     assert not [name for name, weight in objective.model.quantizers.named_parameters() if weight.requires_grad]
+
+
+def test_the_hidden_matrices_are_those_of_the_blocks():
+    objective = objective_of(heads=ON)
+    chosen = {id(matrix) for matrix in objective.hidden_matrices()}
+    names = {name for name, weight in objective.named_parameters() if id(weight) in chosen}
+    expected = {name for name, weight in objective.named_parameters() if ".blocks." in name and "norm" not in name}
+    assert names == expected
+    assert len(names) == 5 * (MODEL.trunk.depth + MODEL.decoder.depth)
 
 
 def test_training_moves_no_codebook():
@@ -239,14 +249,15 @@ def test_muted_views_ignore_the_sound_and_whether_there_is_any():
 @torch.no_grad()
 def test_views_are_made_of_the_settings_share_of_the_batch():
     batch = batch_of(8)
-    objective = objective_of(heads=replace(ON, view_share=0.25))
+    objective = objective_of(heads=replace(ON, view_share=0.25, mismatched_share=0.5))
     codes = torch.cat((batch.picture, batch.sound), 2)
     states = objective.model.states(codes, batch.has_sound)
     results = objective.head_results(batch, states, codes)
     assert {name: len(result.scores) for name, result in results.items()} == {
-        "flow": 8, "arrow_of_time": 4, "speed": 4, "correspondence": 16,
+        "flow": 8, "arrow_of_time": 4, "speed": 4, "correspondence": 8 + 4,
     }  # fmt: skip
-    assert len(objective.head_results(batch, states, codes, 8)["speed"].scores) == 16
+    everything = objective.head_results(batch, states, codes, 8)
+    assert [len(everything[head].scores) for head in ("speed", "correspondence")] == [16, 16]
 
 
 @pytest.mark.parametrize("silent", [(0, 1, 2, 3), (0, 1, 3)])
@@ -296,7 +307,9 @@ def test_a_head_of_weight_zero_is_not_there_and_without_sound_there_is_no_corres
 @torch.no_grad()
 def test_the_loss_is_the_weighted_sum_of_next_frame_and_heads():
     batch, total = batch_of(4), torch.zeros(())
-    heads = HeadSettings(flow=0.3, speed=0.7, arrow_of_time=0.2, correspondence=0.9, view_share=1.0)
+    heads = HeadSettings(
+        flow=0.3, speed=0.7, arrow_of_time=0.2, correspondence=0.9, view_share=1.0, mismatched_share=1.0
+    )
     loss, metrics = objective_of(heads=heads)(batch)
     total = objective_of()(batch)[0] + sum(getattr(heads, head) * metrics[f"{head}/loss"] for head in HEADS)
     torch.testing.assert_close(loss, total)
@@ -372,7 +385,7 @@ def test_only_the_context_is_corrupted_and_only_while_training(monkeypatch: pyte
 @pytest.mark.parametrize("troubled", [{"context_noise": 0.9}, {"own_context": 1.0}])
 def test_mismatched_views_have_the_same_pictures_as_the_matched_ones(troubled: dict, monkeypatch: pytest.MonkeyPatch):
     # Else a head could tell them apart by whether the pictures are corrupted, without listening.
-    heads = replace(OFF, correspondence=1.0, view_share=1.0)
+    heads = replace(OFF, correspondence=1.0, mismatched_share=1.0)
     objective, batch = objective_of(replace(ALL, **troubled), heads).train(), batch_of(4)
     states, seen = objective.model.states, []
 
@@ -389,27 +402,45 @@ def test_mismatched_views_have_the_same_pictures_as_the_matched_ones(troubled: d
     assert torch.equal(apart[..., NUM_PICTURE:], together[..., NUM_PICTURE:].roll(1, 0))
 
 
-def test_own_context_follows_frames_that_the_model_drew_and_is_asked_for_the_true_ones(
-    monkeypatch: pytest.MonkeyPatch,
+@torch.no_grad()
+def test_own_context_begins_at_its_share_of_the_run(monkeypatch: pytest.MonkeyPatch):
+    objective = objective_of(replace(ALL, own_context=1.0, own_context_from=0.6)).train()
+    calls = []
+    monkeypatch.setattr("worldmodel.objective.imagine_frame", lambda *given: calls.append(1) or imagine_frame(*given))
+    for progress, expected in ((0.0, 0), (0.59, 0), (0.6, 1), (0.99, 2)):
+        objective.progress = progress
+        objective(batch_of(2))
+        assert len(calls) == expected
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_own_context_is_what_a_rollout_would_show_and_is_asked_for_the_true_frames_after_it(
+    share: float, monkeypatch: pytest.MonkeyPatch
 ):
-    objective, batch = objective_of(replace(ALL, own_context=1.0, decoded_frames=2)).train(), batch_of(3)
-    forward, seen = objective.model.decoder.forward, []
+    settings = replace(ALL, own_context=share or 1e-9, decoded_frames=2)
+    objective, batch = objective_of(settings).train(), batch_of(3)
+    forward, seen, shown = objective.model.decoder.forward, [], []
 
     def watched(state: Tensor, previous: Tensor, codes: Tensor) -> Any:
         seen.append((previous, codes))
         return forward(state, previous, codes)
 
+    def imagined(decoder: Any, state: Tensor, previous: Tensor, sampling: Any) -> Tensor:
+        shown.append((previous, imagine_frame(decoder, state, previous, sampling)))
+        return shown[-1][1]
+
     monkeypatch.setattr(objective.model.decoder, "forward", watched)
-    loss, _ = objective(batch)
+    monkeypatch.setattr("worldmodel.objective.imagine_frame", imagined)
+    objective(batch)
     codes = torch.cat((batch.picture, batch.sound), 2)
-    (_, before), (imagined, target) = seen
-    assert loss.isfinite()
-    assert imagined.shape == target.shape == (3 * 2, NUM_PICTURE + NUM_SOUND)
-    assert not torch.equal(imagined, before)  # `before` is the truth in whose place the imagined frame stands
-    for one, after in zip(before.unflatten(0, (3, 2)), target.unflatten(0, (3, 2)), strict=True):
-        clip = next(clip for clip in codes if (clip == one[0]).all(-1).any())
-        for frame in range(2):
-            place = (clip == one[frame]).all(-1).nonzero()[0, 0]
-            assert torch.equal(clip[place + 1], after[frame])
+    (seed, own), (previous, target) = shown[0], seen[0]
+    at = [
+        [int((clip == frame).all(-1).nonzero()) for frame in row]
+        for clip, row in zip(codes, seed.unflatten(0, (3, 2)), strict=True)
+    ]
+    places = torch.tensor(at)
+    rows = torch.arange(3)[:, None]
+    assert torch.equal(target.unflatten(0, (3, 2)), codes[rows, places + 2])
+    assert torch.equal(previous, own if share else codes[rows, places + 1].flatten(0, 1))
     objective.eval()(batch)
     assert torch.equal(seen[-1][0], codes[:, :-1].flatten(0, 1))

@@ -10,7 +10,7 @@ from torch import Tensor
 from worldmodel.decoder import DecoderCache
 from worldmodel.layout import Scale
 from worldmodel.model import ModelCache
-from worldmodel.rollouts.sampling import sample_codes
+from worldmodel.rollouts.sampling import move_codes, sample_codes
 from worldmodel.settings import SamplingSettings
 
 
@@ -23,6 +23,15 @@ class ScaleDecoder(Protocol):
     @property
     def slices(self) -> list[slice]:
         """Columns of every scale in a frame's codes."""
+        ...
+
+    @property
+    def finest(self) -> int:
+        """Number of the picture's finest scale."""
+        ...
+
+    def vectors(self, level: int) -> Tensor:
+        """Codebook of one scale."""
         ...
 
     def start(self, state: Tensor) -> DecoderCache:
@@ -64,11 +73,16 @@ def imagine_frame(
     sampling: SamplingSettings,
     generator: torch.Generator | None = None,
 ) -> Int[Tensor, "batch code"]:
-    """Codes of the frame after `state`, drawn scale by scale."""
+    """Codes of the frame after `state`, scale by scale."""
     codes, cache = torch.zeros_like(previous), decoder.start(state)
+    draw = torch.rand(len(codes), 1, generator=generator, device=codes.device)
     for level, columns in enumerate(decoder.slices):
         logits = decoder.step(state, previous, codes, cache)
-        codes[:, columns] = sample_codes(logits, sampling, level, generator)
+        if 0 <= decoder.finest - level < sampling.moved_scales:
+            chosen = move_codes(logits, sampling, level, decoder.vectors(level), previous[:, columns], draw)
+        else:
+            chosen = sample_codes(logits, sampling, level, generator)
+        codes[:, columns] = chosen
     return codes
 
 

@@ -1,4 +1,4 @@
-"""Drawing codes from logits: temperature, top-k and top-p, one setting for all scales or one per scale."""
+"""Codes from logits: drawn one by one, or moved together; temperature, top-k and top-p for all scales or for each."""
 
 from typing import TypeVar
 
@@ -11,6 +11,8 @@ from worldmodel.settings import SamplingSettings
 
 T = TypeVar("T")
 
+SURE = 0.95  # a code that is kept with this probability is kept
+
 
 def check_sampling(settings: SamplingSettings, num_scales: int) -> None:
     """Refuse values out of range and lists of the wrong length.
@@ -19,12 +21,13 @@ def check_sampling(settings: SamplingSettings, num_scales: int) -> None:
         SettingsError: names the setting, its value and what was expected.
     """
     for name, values in vars(settings).items():
-        if len(values) not in (1, num_scales):
+        if isinstance(values, list) and len(values) not in (1, num_scales):
             raise SettingsError(f"{name} has {len(values)} values {values}: give 1 for all scales, or {num_scales}")
     rules = {
         "temperature": (settings.temperature, lambda value: value >= 0, "0 or more"),
         "top_k": (settings.top_k, lambda value: value >= 0, "0 (all codes) or more"),
         "top_p": (settings.top_p, lambda value: 0 < value <= 1, "above 0 and at most 1"),
+        "moved_scales": ([settings.moved_scales], lambda value: value >= 0, "0 (all scales are drawn) or more"),
     }
     for name, (values, allowed, expected) in rules.items():
         for value in values:
@@ -39,18 +42,49 @@ def sample_codes(
     generator: torch.Generator | None = None,
 ) -> Int[Tensor, "item place"]:
     """Draw one code per place."""
-    temperature = _of_scale(settings.temperature, scale)
-    if temperature == 0:
+    logits = _restricted(logits, settings, scale)
+    if _of_scale(settings.temperature, scale) == 0:
         return logits.argmax(-1)
-    logits = logits.float() / temperature
+    flat = logits.softmax(-1).flatten(0, 1)
+    return torch.multinomial(flat, 1, generator=generator).view(logits.shape[:2])
+
+
+def move_codes(
+    logits: Float[Tensor, "item place vocabulary"],
+    settings: SamplingSettings,
+    scale: int,
+    vectors: Float[Tensor, "vocabulary latent"],
+    previous: Int[Tensor, "item place"],
+    draw: Float[Tensor, "item 1"],
+) -> Int[Tensor, "item place"]:
+    """Codes that move together: each place keeps its previous code or takes the mean of the others.
+
+    A place keeps its code if its probability is above `draw`, which all places of a frame share, or nearly 1. Else it
+    takes the code nearest to the mean of the other codes' distribution, the one of least expected squared error
+    (minimum Bayes risk: Kumar and Byrne 2004). So each place moves as often as it should, all that moves with it moves
+    at the same time, and codes that mean nearly the same do not compete.
+    """
+    logits = _restricted(logits, settings, scale)
+    if _of_scale(settings.temperature, scale) == 0:
+        return logits.argmax(-1)
+    shares = logits.softmax(-1)
+    kept = shares.gather(-1, previous[..., None])
+    others = shares.scatter(-1, previous[..., None], 0.0)
+    mean = (others / others.sum(-1, keepdim=True).clamp(min=1e-9)) @ vectors
+    distances = torch.cdist(mean, vectors.expand(len(mean), -1, -1)).scatter(-1, previous[..., None], torch.inf)
+    keeps = (kept[..., 0] > draw) | (kept[..., 0] >= SURE)
+    return torch.where(keeps, previous, distances.argmin(-1))
+
+
+def _restricted(logits: Tensor, settings: SamplingSettings, scale: int) -> Tensor:
+    """Logits after temperature, top-k and top-p; at temperature 0 as they are."""
+    temperature = _of_scale(settings.temperature, scale)
+    logits = logits.float() / (temperature or 1.0)
     top_k, top_p = _of_scale(settings.top_k, scale), _of_scale(settings.top_p, scale)
     if 0 < top_k < logits.shape[-1]:
         values, order = logits.topk(top_k, -1)  # by place, not by value: ties do not let more codes in
         logits = torch.full_like(logits, -torch.inf).scatter(-1, order, values)
-    if top_p < 1:
-        logits = _keep_nucleus(logits, top_p)
-    flat = logits.softmax(-1).flatten(0, 1)
-    return torch.multinomial(flat, 1, generator=generator).view(logits.shape[:2])
+    return _keep_nucleus(logits, top_p) if top_p < 1 else logits
 
 
 def _keep_nucleus(logits: Tensor, top_p: float) -> Tensor:

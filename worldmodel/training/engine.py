@@ -3,9 +3,9 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -53,13 +53,26 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
         "train_micro_batch_size_per_gpu": batch_size // num_ranks,
         "gradient_accumulation_steps": 1,
         # Without ZeRO, DeepSpeed does not tell the norm it clipped: `Engine.update` clips there.
-        "gradient_clipping": settings.clip_norm if settings.zero_stage > 0 else 0.0,
+        "gradient_clipping": bound_of(settings) if settings.zero_stage > 0 else 0.0,
         # Overlapping would let the order of additions vary from run to run.
-        "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "overlap_comm": False,
+            "reduce_scatter": settings.optimizer != "muon",  # Muon needs whole gradients
+        },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
+
+
+def bound_of(settings: TrainingSettings) -> float:
+    """Largest norm of the gradient, 0 for none.
+
+    Not with Muon: its steps do not depend on the gradient's size, and DeepSpeed would clip them after that, from
+    stage 1 on.
+    """
+    return settings.clip_norm if settings.optimizer == "adamw" else 0.0
 
 
 def resolve_precision(precision: Literal["fp32", "bf16", "auto"], device: torch.device) -> Precision:
@@ -74,13 +87,50 @@ def resolve_precision(precision: Literal["fp32", "bf16", "auto"], device: torch.
     return "bf16" if fast else "fp32"
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices (two axes or more), which decay, and the others, which do not."""
+@runtime_checkable
+class HasHiddenMatrices(Protocol):
+    """An objective that says which of its matrices Muon may train."""
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Matrices between hidden layers: no embeddings and no readouts."""
+        ...
+
+
+def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Trainable parameters in groups, each with its peak learning rate as a share of the run's.
+
+    Matrices (two axes or more) decay, the others do not. With muon, the objective's hidden matrices are a group of
+    their own, and each parameter is marked for DeepSpeed, which must keep those matrices whole.
+    """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    others = [parameter for parameter in parameters if parameter.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    muon = settings.optimizer == "muon"
+    chosen = module.hidden_matrices() if muon and isinstance(module, HasHiddenMatrices) else []
+    hidden = {id(parameter) for parameter in chosen}
+    rest = [parameter for parameter in parameters if id(parameter) not in hidden]
+    groups: list[dict[str, Any]] = [
+        {"params": [one for one in rest if one.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [one for one in rest if one.ndim < 2], "weight_decay": 0.0},
+    ]
+    if muon:
+        for group in groups:
+            group |= {"use_muon": False, "betas": (0.9, 0.999), "eps": 1e-8}
+        groups.append({"params": chosen, "weight_decay": settings.weight_decay, "use_muon": True})
+        for group in groups:
+            for parameter in group["params"]:
+                parameter.use_muon = group["use_muon"]
+    ratios = (1.0, 1.0, settings.muon_learning_rate / settings.learning_rate)
+    for group, ratio in zip(groups, ratios, strict=False):
+        group["ratio"] = ratio
     return [group for group in groups if group["params"]]
+
+
+def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW, or DeepSpeed's Muon with Adam for what is not a hidden matrix (Jordan et al. 2024, "Muon")."""
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
+
+    return MuonWithAuxAdam(groups, torch.optim.AdamW, {"lr": settings.learning_rate, "fused": True})
 
 
 class Cast(nn.Module):
@@ -159,15 +209,15 @@ class Engine:
         on_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         self.precision: Precision = resolve_precision(settings.precision, self.device)
-        self.zero_stage, self.clip_norm = settings.zero_stage, settings.clip_norm
+        self.zero_stage, self.clip_norm = settings.zero_stage, bound_of(settings)
         self.is_main = ranks.rank == 0
-        groups = parameter_groups(objective, settings.weight_decay)
+        groups = parameter_groups(objective, settings)
         if not groups:
             raise ValueError("the objective has no parameter that requires a gradient")
         hide_warnings()
         self.engine: Any = deepspeed.initialize(
             model=Cast(objective.to(self.device), self.precision, self.device),
-            optimizer=torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True),
+            optimizer=make_optimizer(groups, settings),
             config=deepspeed_settings(settings, batch_size, ranks.num_ranks),
         )[0]
         self.files = ShardFiles()
@@ -184,16 +234,22 @@ class Engine:
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
         """Gradients, averaged over the processes."""
-        self.engine.backward(loss)
+        with self.kernels():
+            self.engine.backward(loss)
+
+    def kernels(self) -> AbstractContextManager[object]:
+        """DeepSpeed compiles Muon's kernels, from stage 1 on in the backward pass: on a CPU a wait for a compiler."""
+        return torch.compiler.set_stance("force_eager") if self.device.type == "cpu" else nullcontext()
 
     def update(self, learning_rate: float) -> Float[Tensor, ""]:
         """One step of the optimizer; returns the norm of the gradient before it was clipped."""
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = group["ratio"] * learning_rate
         if self.zero_stage == 0:
             bound = self.clip_norm if self.clip_norm > 0 else float("inf")
             norm = nn.utils.clip_grad_norm_(self.objective.parameters(), bound)
-        self.engine.step()
+        with self.kernels():
+            self.engine.step()
         if self.zero_stage > 0:
             norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(norm, dtype=torch.float32)

@@ -61,7 +61,8 @@ def train(
     """Trains to the last step, or until it is asked to stop; every process of the run calls it.
 
     Args:
-        objective: module that maps a batch to a scalar loss and scalar metrics by name (NaN where not measured).
+        objective: module that maps a batch to a scalar loss and scalar metrics by name (NaN where not measured); an
+            attribute `progress` is set before every step to the share of the run that is done.
         make_loader: loader of this process that starts at a position of the data's order.
         settings: of the loop.
         batch_size: items of one update over all processes.
@@ -160,6 +161,8 @@ class Loop:
         """
         started = time.perf_counter()
         batch = next(self.batches).to(self.engine.device)
+        if hasattr(self.engine.objective, "progress"):
+            self.engine.objective.progress = (step - 1) / self.settings.steps
         loss, metrics = self.engine.forward(batch)
         flags = Flags(loss.detach(), self.stop.requested)
         self.engine.backward(loss)

@@ -10,6 +10,7 @@ from worldmodel.decoder import DecoderCache
 from worldmodel.layout import Pyramid, Scale
 from worldmodel.model import ModelCache
 from worldmodel.rollouts.rollout import FrameModel, imagine_frame, roll_out
+from worldmodel.rollouts.sampling import move_codes
 from worldmodel.settings import SamplingSettings
 
 GREEDY = SamplingSettings(temperature=[0.0])
@@ -24,7 +25,10 @@ def imagined(model: FrameModel, prompt: Tensor, num_frames: int, cached: bool, s
     return torch.stack(list(itertools.islice(frames, num_frames)), 1)
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, SamplingSettings(), SamplingSettings([0.8], [5], [0.9])])
+@pytest.mark.parametrize(
+    "sampling",
+    [GREEDY, SamplingSettings(), SamplingSettings(moved_scales=3), SamplingSettings([0.8], [5], [0.9], 0)],
+)
 @pytest.mark.parametrize("sound", [False, True])
 def test_a_cached_rollout_equals_an_uncached_one_to_ten_windows_past_the_context(
     sound: bool, sampling: SamplingSettings
@@ -34,7 +38,7 @@ def test_a_cached_rollout_equals_an_uncached_one_to_ten_windows_past_the_context
     cached = imagined(model, prompt, HORIZON, True, sampling)
     assert torch.equal(cached, imagined(model, prompt, HORIZON, False, sampling))
     # The model is lively, or equal rollouts would prove little: most frames differ from the one before.
-    assert (cached[:, 1:] != cached[:, :-1]).any(-1).float().mean() > 0.9
+    assert (cached[:, 1:] != cached[:, :-1]).any(-1).float().mean() > 0.5
 
 
 def test_clips_in_a_batch_are_imagined_as_they_are_alone():
@@ -75,7 +79,7 @@ def test_the_context_and_the_seed_matter():
     other[:, CONTEXT - 2] = random_codes(1, model.num_codes, seed=1)  # not the last frame: only the trunk has seen it
     assert not torch.equal(imagined(model, prompt, 3, True, GREEDY), imagined(model, other, 3, True, GREEDY))
     first, second = (
-        next(roll_out(model, prompt, yes(1), SamplingSettings(), torch.Generator().manual_seed(seed)))
+        next(roll_out(model, prompt, yes(1), SamplingSettings(moved_scales=0), torch.Generator().manual_seed(seed)))
         for seed in (0, 1)
     )
     assert not torch.equal(first, second)
@@ -88,6 +92,22 @@ def test_a_frame_is_drawn_from_the_teacher_forced_distribution_of_its_own_codes(
     frame = imagine_frame(model.decoder, state, previous, GREEDY)
     predicted = model.decoder(state, previous, frame)
     assert torch.equal(torch.cat([scale.logits.argmax(-1) for scale in predicted], 1), frame)
+
+
+@pytest.mark.parametrize("moved_scales", [0, 1, 2, 3])
+def test_the_finest_scales_move_together_and_the_others_are_drawn(moved_scales: int):
+    model = tiny_model(sound=True)
+    decoder, codes = model.decoder, random_codes(8, CONTEXT, model.num_codes)
+    state, previous = model.states(codes, yes(8))[:, -1], codes[:, -1]
+    sampling = SamplingSettings(moved_scales=moved_scales)
+    frame = imagine_frame(decoder, state, previous, sampling, torch.Generator().manual_seed(3))
+    draw = torch.rand(8, 1, generator=torch.Generator().manual_seed(3))
+    moved = []
+    for level, scale in enumerate(decoder(state, previous, frame)):
+        old = previous[:, decoder.slices[level]]
+        codes_moved = move_codes(scale.logits, sampling, level, decoder.vectors(level), old, draw)
+        moved.append(torch.equal(codes_moved, frame[:, decoder.slices[level]]))
+    assert moved == [level >= 3 - moved_scales for level in range(3)] + [False, False]
 
 
 def test_nothing_is_kept_for_a_gradient():
@@ -105,7 +125,10 @@ class CountingDecoder:
 
     def __init__(self) -> None:
         pyramid = Pyramid((Scale(1, 1, 3), Scale(2, 2, 3)))
-        self.scales, self.slices = list(pyramid.scales), list(pyramid.slices)
+        self.scales, self.slices, self.finest = list(pyramid.scales), list(pyramid.slices), 1
+
+    def vectors(self, level: int) -> Tensor:
+        return torch.eye(3)
 
     def start(self, state: Tensor) -> DecoderCache:
         return DecoderCache()
@@ -166,7 +189,7 @@ def number_of(codes: Tensor) -> Tensor:
     return (codes * torch.tensor([3**place for place in (4, 3, 2, 1, 0)])).sum(-1)
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, SamplingSettings()])
+@pytest.mark.parametrize("sampling", [GREEDY, *(SamplingSettings(moved_scales=number) for number in range(3))])
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_frame_counting_oracle_counts_on_to_ten_windows_past_the_context(cached: bool, sampling: SamplingSettings):
     window, context = 8, 3

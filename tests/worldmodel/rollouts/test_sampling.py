@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from worldmodel.errors import SettingsError
-from worldmodel.rollouts.sampling import check_sampling, sample_codes
+from worldmodel.rollouts.sampling import SURE, check_sampling, move_codes, sample_codes
 from worldmodel.settings import SamplingSettings
 
 NUM_DRAWS = 4000
@@ -139,3 +139,45 @@ def test_the_defaults_pass_the_check(num_scales: int):
 def test_a_wrong_setting_is_an_error_that_names_it(change: dict[str, Any], message: str):
     with pytest.raises(SettingsError, match=message):
         check_sampling(SamplingSettings(**change), 3)
+
+
+VECTORS = torch.tensor([[0.0], [1.0], [2.0], [9.0]])
+
+
+def moved(shares: list[float], previous: int, draw: float, **settings: Any) -> int:
+    """The code of one place with these probabilities."""
+    logits = torch.tensor(shares).log()[None, None]
+    given = torch.tensor([[previous]]), torch.tensor([[draw]])
+    return int(move_codes(logits, SamplingSettings(**settings), 0, VECTORS, *given))
+
+
+def test_a_place_moves_as_often_as_its_code_is_unlikely():
+    draws = [number / 1000 for number in range(1000)]
+    kept = [moved([0.3, 0.4, 0.2, 0.1], 0, draw) == 0 for draw in draws]
+    assert sum(kept) == pytest.approx(300, abs=1)
+
+
+def test_a_place_that_moves_takes_the_code_nearest_to_the_mean_of_the_others():
+    # Of 1, 2 and 9 with equal shares the mean is 4, nearest to 2; with 9 nearly certain it is 9.
+    assert moved([0.4, 0.2, 0.2, 0.2], 0, 0.9) == 2
+    assert moved([0.4, 0.05, 0.05, 0.5], 0, 0.9) == 3
+    # The mean of 0 and 2 is 1, but that is the code which was to be left: a neighbour is taken.
+    assert moved([0.3, 0.4, 0.3, 0.0], 1, 0.9) in (0, 2)
+
+
+def test_a_place_that_is_nearly_sure_never_moves():
+    rest = (1 - SURE) / 3
+    assert moved([SURE + 1e-3, rest, rest, rest], 0, 0.9999) == 0
+
+
+def test_all_places_of_a_frame_move_at_the_same_time():
+    logits = torch.tensor([[0.6, 0.2, 0.1, 0.1]]).log().expand(5, 7, 4)
+    previous = torch.zeros(5, 7, dtype=torch.long)
+    draw = torch.tensor([[0.1], [0.5], [0.59], [0.61], [0.9]])
+    codes = move_codes(logits, SamplingSettings(), 0, VECTORS, previous, draw)
+    assert (codes != 0).all(1).tolist() == (codes != 0).any(1).tolist() == [False, False, False, True, True]
+
+
+def test_what_moves_heeds_temperature_and_top_k():
+    assert moved([0.3, 0.4, 0.2, 0.1], 0, 0.9, temperature=[0.0]) == 1
+    assert moved([0.3, 0.4, 0.2, 0.1], 0, 0.9, top_k=[2]) == 1  # of the others only 1 is left

@@ -38,7 +38,7 @@ def steps_of(engine: Engine, toy: Toy, num_steps: int = 6, learning_rate: float 
 def plain_losses() -> tuple[list[float], list[float]]:
     """The loop's six steps on one process without DeepSpeed: losses, and norms of the gradient."""
     toy = Toy(noise=0.0)
-    optimizer = torch.optim.AdamW(parameter_groups(toy, SETTINGS.weight_decay))
+    optimizer = torch.optim.AdamW(parameter_groups(toy, SETTINGS))
     batches, norms = make_loader(0), []
     for step in range(6):
         for group in optimizer.param_groups:
@@ -68,10 +68,55 @@ def test_a_batch_that_does_not_divide_is_refused():
 def test_only_trainable_matrices_decay():
     module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4))
     module[2].weight.requires_grad_(False)
-    matrices, others = parameter_groups(module, 0.3)
+    matrices, others = parameter_groups(module, replace(SETTINGS, weight_decay=0.3))
     assert (matrices["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
     assert [parameter.ndim for parameter in matrices["params"]] == [2]
     assert len(others["params"]) == 4
+
+
+class HiddenToy(Toy):
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return [self.net[0].weight]  # type: ignore[list-item]
+
+
+def test_muon_gets_the_hidden_matrices_with_its_own_rate_and_adam_the_rest():
+    toy = HiddenToy()
+    settings = replace(SETTINGS, optimizer="muon", learning_rate=0.01, muon_learning_rate=0.05)
+    matrices, others, hidden = parameter_groups(toy, settings)
+    assert hidden["params"] == toy.hidden_matrices()
+    assert [group["use_muon"] for group in (matrices, others, hidden)] == [False, False, True]
+    assert [group["ratio"] for group in (matrices, others, hidden)] == pytest.approx([1.0, 1.0, 5.0])
+    assert [parameter.use_muon for parameter in toy.net.parameters()] == [True, *[False] * 5]
+    # An objective that names no hidden matrices is Adam's altogether.
+    assert [group["use_muon"] for group in parameter_groups(Toy(), settings)] == [False, False]
+
+
+def test_a_step_of_muon_turns_a_hidden_matrix_by_its_rate_whatever_the_gradient():
+    changes = []
+    for scale in (1.0, 1000.0):
+        toy = HiddenToy(noise=0.0)
+        before = toy.first_weight.detach().clone()
+        with engine_of(toy, zero_stage=0, optimizer="muon", weight_decay=0.0, muon_learning_rate=0.02) as engine:
+            loss, _ = engine.forward(next(make_loader(0)))
+            engine.backward(scale * loss)
+            engine.update(SETTINGS.learning_rate)
+        changes.append(toy.first_weight.detach() - before)
+    assert torch.allclose(*changes, atol=1e-4)
+    # Orthogonalised: singular values, which a gradient spreads over decades, lie near the rate times sqrt(16 / 8).
+    values = torch.linalg.svdvals(changes[0]) / (0.02 * 2**0.5)
+    assert 0.5 < values.median() < values.max() < 1.5
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_makes_the_same_steps_of_muon(stage: int):
+    found = []
+    for tried in (0, stage):
+        toy = HiddenToy(noise=0.0)
+        with engine_of(toy, zero_stage=tried, optimizer="muon", clip_norm=1e-3) as engine:
+            steps_of(engine, toy)
+        found.append(toy.losses)
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+    assert found[0][-1] < 0.7 * found[0][0]
 
 
 def test_an_objective_without_parameters_is_refused():

@@ -148,6 +148,14 @@ def test_a_run_without_checkpoints_cannot_be_resumed(tmp_path: Path):
         train_toy(tmp_path, resume=True)
 
 
+def test_an_objective_that_asks_is_told_the_share_of_the_run_that_is_done(tmp_path: Path):
+    toy, told = Toy(), []
+    toy.progress = 1.0  # type: ignore[assignment]
+    toy.at_call = lambda number: told.append(toy.progress)
+    train_toy(tmp_path, toy, steps=4)
+    assert told == [0.0, 0.25, 0.5, 0.75]
+
+
 @pytest.mark.parametrize(("step", "every", "expected"), [(4, 2, True), (5, 2, False), (4, 0, False)])
 def test_zero_means_never(step: int, every: int, expected: bool):
     assert due(step, every) == expected
