@@ -60,7 +60,9 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
         codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
     objective = PictureObjective(codec) if isinstance(codec, PictureVQ) else SoundObjective(codec)
     whole = dataclasses.asdict(settings)
-    description = Description(settings=whole, identity={settings.kind: whole[settings.kind]})
+    description = Description(
+        settings=whole, identity={settings.kind: whole[settings.kind], "optimizer": settings.training.optimizer}
+    )
     check_beginning(run, resume, description)
     if ranks.rank == 0:
         write_settings(settings, run / SETTINGS)

@@ -220,7 +220,7 @@ class FrameDecoder(nn.Module):
         return [slice(sum(counts[:k]), sum(counts[: k + 1])) for k in range(len(counts))]
 
     @property
-    def finest(self) -> int:
+    def finest_level(self) -> int:
         """Number of the picture's finest scale among all scales."""
         return len(self.quantizers[0].pyramid.scales) - 1
 

@@ -110,10 +110,10 @@ listen to {folder}/rollout_0.mp4
 watch     .venv/bin/tensorboard --logdir {folder}
 
 with your own videos:
-  worldmodel tokenizer --config configs/tokenizer/physics_picture.yaml --videos VIDEOS --run runs/picture
-  worldmodel tokenizer --config configs/tokenizer/physics_sound.yaml --videos VIDEOS --run runs/sound
+  worldmodel tokenizer --config configs/tokenizer/picture.yaml --videos VIDEOS --run runs/picture
+  worldmodel tokenizer --config configs/tokenizer/sound.yaml --videos VIDEOS --run runs/sound
   python -m tools.latents build VIDEOS runs/latents.zarr --codec runs/picture runs/sound
-  worldmodel train --config configs/train/physics.yaml --cache runs/latents.zarr \\
+  worldmodel train --config configs/train/small.yaml --cache runs/latents.zarr \\
       --codecs runs/picture runs/sound --run runs/world
   worldmodel rollout runs/world --prompt VIDEO --horizon 32 --out out.mp4"""
 

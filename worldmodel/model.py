@@ -14,7 +14,7 @@ from worldmodel.modules import Modules
 from worldmodel.settings import ModelSettings
 from worldmodel.trunk import Trunk, TrunkCache
 
-HIDDEN = 64  # channels of an embedding's first convolution
+COMPARE_CHANNELS = 64  # channels of an embedding's first convolution
 
 
 @dataclass
@@ -36,8 +36,8 @@ class FrameEmbedding(nn.Module):
         # Squares of more than one latent overlap by one on each side.
         more = (int(patch[0] > 1), int(patch[1] > 1))
         kernel = (patch[0] + 2 * more[0], patch[1] + 2 * more[1])
-        self.compare = nn.Conv2d(2 * latent_dim, HIDDEN, 3, padding=1)
-        self.project = nn.Conv2d(HIDDEN, dim, kernel, stride=patch, padding=more)
+        self.compare = nn.Conv2d(2 * latent_dim, COMPARE_CHANNELS, 3, padding=1)
+        self.project = nn.Conv2d(COMPARE_CHANNELS, dim, kernel, stride=patch, padding=more)
         self.kind = nn.Parameter(torch.randn(dim) * 0.02)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
 

@@ -49,12 +49,12 @@ class WorldObjective(nn.Module):
     """The world model with its heads; `forward` gives the loss of a batch and what to log.
 
     Attributes:
-        progress: share of the run that is done, told by the loop.
+        share_done: share of the run that is done, told by the loop.
     """
 
     def __init__(self, model: WorldModel, heads: HeadSettings) -> None:
         super().__init__()
-        self.model, self.weights, self.progress = model, heads, 1.0
+        self.model, self.weights, self.share_done = model, heads, 0.0
         dim, patch = model.settings.trunk.dim, model.settings.patch
         rows, columns = model.decoder.quantizers[0].pyramid.grid
         has_sound = len(model.decoder.quantizers) > 1
@@ -78,16 +78,16 @@ class WorldObjective(nn.Module):
         codes = torch.cat((batch.picture, batch.sound), 2)
         settings = self.model.settings
         context = corrupt(codes, settings.context_noise, self._vocabularies()) if self.training else codes
-        own = self.training and settings.own_context > 0 and self.progress >= settings.own_context_from
-        frames = self._drawn_frames(codes, own) if self.training else None
-        if own and frames is not None:
-            context, frames = self._imagined_context(context, batch.has_sound, frames)
+        frames = self._drawn_frames(codes) if self.training else None
+        num_own = self._num_own(len(codes))
+        if num_own:
+            context = self._imagined_context(context, batch.has_sound, frames, num_own)
         states = self.model.states(context, batch.has_sound)
         next_frame = self.next_frame(states, context, codes, batch.has_sound, frames)
         counted = next_frame.counted
         loss = ((next_frame.nats + settings.guess_weight * next_frame.error) * counted).sum() / counted.sum()
-        metrics = self._describe(next_frame)
-        for name, result in self.head_results(batch, states, context).items():
+        metrics = self._describe(next_frame) | {"next/own_context": torch.tensor(num_own / len(codes))}
+        for name, result in self.head_results(batch, states, context, num_own=num_own).items():
             loss = loss + getattr(self.weights, name) * result.loss
             metrics[f"{name}/loss"] = result.loss
             metrics[f"{name}/score"] = result.scores.mean()
@@ -123,29 +123,38 @@ class WorldObjective(nn.Module):
             torch.cat([x.error for x in predictions], 1).unflatten(0, shape),
         )
 
-    def _drawn_frames(self, codes: Tensor, own: bool) -> Tensor | None:
+    def _drawn_frames(self, codes: Tensor) -> Tensor | None:
         """A random few frames; the decoder is the larger part of the cost, and the gradient is the same on average."""
         num_steps, count = codes.shape[1] - 1, self.model.settings.decoded_frames
-        num_steps -= own  # the frame before the first drawn one is imagined
-        if not 0 < count < num_steps:
-            return torch.arange(num_steps, device=codes.device) if own else None
-        return torch.randperm(num_steps, device=codes.device)[:count]
+        return torch.randperm(num_steps, device=codes.device)[:count] if 0 < count < num_steps else None
+
+    def _num_own(self, size: int) -> int:
+        """How many clips, the first, have frames of the model's own: none but in training, late in the run."""
+        settings = self.model.settings
+        if not self.training or settings.own_context == 0 or self.share_done < settings.own_context_from:
+            return 0
+        # Drawn up or down, so that the share is right on average; on the CPU, where reading it waits for no GPU.
+        return int(torch.rand(()) + settings.own_context * size)
 
     @torch.no_grad()
-    def _imagined_context(self, context: Tensor, has_sound: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """In some clips, replace the frames after `frames` by what a rollout would show there; decode from those.
+    def _imagined_context(
+        self, context: Tensor, has_sound: Tensor, frames: Tensor | None, num_own: int
+    ) -> Int[Tensor, "batch frame code"]:
+        """In the first `num_own` clips, replace the frames to go on from by what a rollout would show there.
 
-        One step of its own mistakes is what a rollout feeds back (Brandstetter et al. 2022, the pushforward trick).
+        Each is imagined from the true frames before it: one step of its own mistakes is what a rollout feeds back
+        (Brandstetter et al. 2022, the pushforward trick). The first frame of a clip has none before it, and stays.
         """
-        size = len(context)
-        states = self.model.states(context, has_sound)[:, frames].flatten(0, 1)
-        previous = context[:, frames].flatten(0, 1)
-        imagined = imagine_frame(self.model.decoder, states, previous, SamplingSettings())
-        imagined = imagined.unflatten(0, (size, len(frames)))
-        chosen = torch.rand(size, len(frames), 1, device=context.device) < self.model.settings.own_context
+        frames = torch.arange(context.shape[1] - 1, device=context.device) if frames is None else frames
+        here, before = context[:num_own], (frames - 1).clamp(min=0)
+        states = self.model.states(here, has_sound[:num_own])[:, before].flatten(0, 1)
+        imagined = imagine_frame(self.model.decoder, states, here[:, before].flatten(0, 1), SamplingSettings())
+        imagined = imagined.unflatten(0, (num_own, len(frames)))
         context = context.clone()
-        context[:, frames + 1] = torch.where(chosen, imagined, context[:, frames + 1])
-        return context, frames + 1
+        context[:num_own, frames] = torch.where(frames[:, None] > 0, imagined, here[:, frames])
+        if context.device.type != "meta":
+            torch.clear_autocast_cache()  # it holds weights that were cast without a gradient
+        return context
 
     def head_results(
         self,
@@ -153,18 +162,21 @@ class WorldObjective(nn.Module):
         states: Float[Tensor, "batch frame token dim"],
         context: Int[Tensor, "batch frame code"],
         num_views: int | None = None,
+        num_own: int = 0,
     ) -> dict[str, HeadResult]:
         """Every head on its views; `states` are those of `context`.
 
         `num_views` clips are used, and all with others' sound (by default the settings' shares of the batch).
 
         Views carry no sound, except for correspondence: reversed or hurried sound would give them away at once. Both
-        kinds of a comparison are muted alike.
+        kinds of a comparison are muted alike. The first `num_own` clips, which hold frames of the model's own, tell
+        the flow head nothing: it is judged by the true pictures.
         """
         count = num_views or max(1, round(len(batch.picture) * self.weights.view_share))
         results = {}
         if "flow" in self.heads:
-            results["flow"] = self.heads["flow"](states, batch.thumbnails)
+            first = num_own if num_own < len(states) else 0
+            results["flow"] = self.heads["flow"](states[first:], batch.thumbnails[first:])
         if not self.heads.keys() - {"flow"}:
             return results  # nobody compares views
         heard = batch.has_sound.nonzero()[:, 0]

@@ -99,6 +99,30 @@ def check_training(training: TrainingSettings, loader: LoaderSettings) -> None:
     for name, value in (("training.steps", training.steps), ("loader.batch_size", loader.batch_size)):
         if value < 1:
             raise SettingsError(f"{name}={value} is out of range: it must be 1 or more")
+    for name in ("learning_rate", "muon_learning_rate"):
+        if getattr(training, name) <= 0:
+            raise SettingsError(f"training.{name}={getattr(training, name)} is out of range: it must be above 0")
+
+
+def check_shares(settings: TrainSettings) -> None:
+    """Refuse shares that are none.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    model, heads = settings.model, settings.heads
+    shares = {
+        "model.own_context": model.own_context,
+        "model.own_context_from": model.own_context_from,
+        "model.context_noise": model.context_noise,
+        "heads.view_share": heads.view_share,
+        "heads.mismatched_share": heads.mismatched_share,
+    }
+    for name, value in shares.items():
+        least = 0.0 if name.startswith("model.") else 1e-9  # a head without views is switched off by its weight
+        if not least <= value <= 1:
+            expected = "from 0 to 1" if least == 0 else "above 0 and at most 1"
+            raise SettingsError(f"{name}={value} is out of range: it must be {expected}")
 
 
 def check_window(settings: TrainSettings) -> None:
@@ -128,6 +152,7 @@ def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjec
     require_codec(settings.cache, {c.kind: str(c.fingerprint) for c in (picture, sound) if c is not None})
     check_training(settings.training, settings.loader)
     check_window(settings)
+    check_shares(settings)
     with settings_to_blame():
         objective = build_objective(settings, picture, sound)
     check_beginning(run, resume, describe_run(settings, picture, sound))
@@ -158,7 +183,8 @@ def describe_run(settings: TrainSettings, picture: PictureVQ, sound: SoundVQ | N
     """What a checkpoint of this run says about itself, and what a resumed run must share with it."""
     fingerprints = {codec.kind: codec.fingerprint for codec in (picture, sound) if codec is not None}
     whole = dataclasses.asdict(settings)
-    return Description(settings=whole, identity={"model": whole["model"], "codecs": fingerprints})
+    identity = {"model": whole["model"], "codecs": fingerprints, "optimizer": settings.training.optimizer}
+    return Description(settings=whole, identity=identity)
 
 
 def load_run(run: Path | str, device: str = "cpu") -> LoadedRun:

@@ -82,8 +82,8 @@ class ModelSettings:
         decoded_frames: frames per clip whose codes are predicted in one step, drawn at random; 0 means all.
         copy_bias: start of the copy path's gate, added to the logit of the previous frame's code.
         guess_weight: weight of the squared error of the guessed latents beside the codes' cross-entropy.
-        own_context: share of the clips whose decoded frames follow a frame that the model itself imagined, so that it
-            learns to go on from its own mistakes.
+        own_context: share of the clips in which the frames to go on from are the model's own, each imagined from the
+            true frames before it, so that it learns to go on from its own mistakes.
         own_context_from: share of the run after which that begins: what moves where is learned better from true frames.
         context_noise: largest share of a frame's codes that are corrupted in the context while training.
     """
@@ -149,8 +149,8 @@ class TrainingSettings:
         learning_rate: peak of the schedule (linear warm-up, then cosine to a tenth), of AdamW and Adam.
         muon_learning_rate: the same for Muon, whose steps have their own unit: the spectral norm of the update.
         warmup_steps: steps of the warm-up.
-        weight_decay: of AdamW, on matrices only.
-        clip_norm: largest gradient norm with adamw (Muon's steps do not depend on it); 0 for no bound.
+        weight_decay: on matrices only, times the learning rate of their optimizer.
+        clip_norm: largest gradient norm with adamw, 0 for no bound; with muon nothing is clipped.
         precision: bf16 computes matrix products in bfloat16 with fp32 weights; auto takes it where it is fast.
         zero_stage: DeepSpeed ZeRO stage.
         seed: of weights, order of data and every draw.

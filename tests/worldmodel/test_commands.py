@@ -1,10 +1,12 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -79,6 +81,25 @@ def test_six_steps_are_three_a_stop_and_three_to_the_bit(
     whole, halves = load_file(whole_run.world / name), load_file(run / name)
     assert whole.keys() == halves.keys()
     assert not [key for key, tensor in whole.items() if not torch.equal(tensor, halves[key])]
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_world_trains_sharded_and_in_bf16(stage: Literal[1, 3], whole_run: WholeRun, tmp_path: Path):
+    training = replace(whole_run.settings.training, zero_stage=stage, precision="bf16")
+    result = train_world(replace(whole_run.settings, run=str(tmp_path / "run"), training=training))
+    assert (result.step, result.interrupted) == (TRAINING.steps, False)
+    weights, _ = checkpoint.load_weights(tmp_path / "run")
+    fp32, _ = checkpoint.load_weights(whole_run.world)
+    name = "model.trunk.blocks.0.attention.query.weight"
+    assert weights[name].dtype == torch.float32
+    assert 0 < (weights[name] - fp32[name]).abs().max() < 0.5 * fp32[name].abs().max()
+
+
+def test_another_optimizer_does_not_resume_a_run(whole_run: WholeRun, tmp_path: Path):
+    shutil.copytree(whole_run.world, tmp_path / "run")
+    settings = replace(whole_run.settings, run=str(tmp_path / "run"), training=TRAINING)
+    with pytest.raises(CheckpointError, match="optimizer is muon there and adamw here"):
+        train_world(settings, resume=True)
 
 
 def test_two_processes_on_one_machine_train_a_world_and_resume_it(whole_run: WholeRun, tmp_path: Path):

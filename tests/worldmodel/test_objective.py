@@ -147,7 +147,7 @@ def test_drawn_frames_are_frames_of_the_clip_and_every_one_is_drawn():
     whole = objective.next_frame(states, codes, codes, batch.has_sound)
     totals, drawn = whole.nats[0].sum(-1), set()
     for _ in range(20):
-        frames = objective._drawn_frames(codes, own=False)
+        frames = objective._drawn_frames(codes)
         some = objective.next_frame(states, codes, codes, batch.has_sound, frames).nats[0].sum(-1)
         found = (some[:, None] - totals).abs().argmin(1)
         torch.testing.assert_close(some, totals[found])
@@ -382,7 +382,7 @@ def test_only_the_context_is_corrupted_and_only_while_training(monkeypatch: pyte
     assert not torch.equal(noisy, clean)
 
 
-@pytest.mark.parametrize("troubled", [{"context_noise": 0.9}, {"own_context": 1.0}])
+@pytest.mark.parametrize("troubled", [{"context_noise": 0.9}, {"own_context": 1.0, "own_context_from": 0.0}])
 def test_mismatched_views_have_the_same_pictures_as_the_matched_ones(troubled: dict, monkeypatch: pytest.MonkeyPatch):
     # Else a head could tell them apart by whether the pictures are corrupted, without listening.
     heads = replace(OFF, correspondence=1.0, mismatched_share=1.0)
@@ -407,40 +407,57 @@ def test_own_context_begins_at_its_share_of_the_run(monkeypatch: pytest.MonkeyPa
     objective = objective_of(replace(ALL, own_context=1.0, own_context_from=0.6)).train()
     calls = []
     monkeypatch.setattr("worldmodel.objective.imagine_frame", lambda *given: calls.append(1) or imagine_frame(*given))
-    for progress, expected in ((0.0, 0), (0.59, 0), (0.6, 1), (0.99, 2)):
-        objective.progress = progress
-        objective(batch_of(2))
+    for share_done, expected in ((0.0, 0), (0.59, 0), (0.6, 1), (0.99, 2)):
+        objective.share_done = share_done
+        _, metrics = objective(batch_of(2))
         assert len(calls) == expected
+        assert metrics["next/own_context"] == (share_done >= 0.6)
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_share_of_clips_with_own_context_is_right_on_average():
+    objective = objective_of(replace(ALL, own_context=0.3, own_context_from=0.0)).train()
+    numbers = [objective._num_own(4) for _ in range(2000)]
+    assert set(numbers) == {1, 2}
+    assert sum(numbers) / len(numbers) == pytest.approx(1.2, abs=0.05)
+    assert objective.eval()._num_own(4) == 0
+
+
 def test_own_context_is_what_a_rollout_would_show_and_is_asked_for_the_true_frames_after_it(
-    share: float, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    settings = replace(ALL, own_context=share or 1e-9, decoded_frames=2)
-    objective, batch = objective_of(settings).train(), batch_of(3)
-    forward, seen, shown = objective.model.decoder.forward, [], []
+    settings = replace(ALL, own_context=0.5, own_context_from=0.0)  # all frames are decoded, in their order
+    objective, batch = objective_of(settings, replace(OFF, flow=1.0)).train(), batch_of(4)
+    forward, warped, seen, judged, shown = objective.model.decoder.forward, objective.heads["flow"].forward, [], [], []
 
     def watched(state: Tensor, previous: Tensor, codes: Tensor) -> Any:
-        seen.append((previous, codes))
+        seen.append((previous.unflatten(0, (4, -1)), codes.unflatten(0, (4, -1))))
         return forward(state, previous, codes)
 
     def imagined(decoder: Any, state: Tensor, previous: Tensor, sampling: Any) -> Tensor:
-        shown.append((previous, imagine_frame(decoder, state, previous, sampling)))
+        shown.append((previous.unflatten(0, (2, -1)), imagine_frame(decoder, state, previous, sampling)))
         return shown[-1][1]
 
     monkeypatch.setattr(objective.model.decoder, "forward", watched)
+    monkeypatch.setattr(objective.heads["flow"], "forward", lambda *given: judged.append(given) or warped(*given))
     monkeypatch.setattr("worldmodel.objective.imagine_frame", imagined)
     objective(batch)
     codes = torch.cat((batch.picture, batch.sound), 2)
-    (seed, own), (previous, target) = shown[0], seen[0]
-    at = [
-        [int((clip == frame).all(-1).nonzero()) for frame in row]
-        for clip, row in zip(codes, seed.unflatten(0, (3, 2)), strict=True)
-    ]
-    places = torch.tensor(at)
-    rows = torch.arange(3)[:, None]
-    assert torch.equal(target.unflatten(0, (3, 2)), codes[rows, places + 2])
-    assert torch.equal(previous, own if share else codes[rows, places + 1].flatten(0, 1))
+    (seeds, own), (previous, target) = shown[0], seen[0]
+    assert torch.equal(target, codes[:, 1:])
+    assert torch.equal(previous[2:], codes[2:, :-1])  # the other half of the clips
+    assert torch.equal(seeds[:, 1:], codes[:2, :-2])
+    assert torch.equal(previous[:2, 0], codes[:2, 0])  # before the first frame there is none to imagine it from
+    assert torch.equal(previous[:2, 1:], own.unflatten(0, (2, -1))[:, 1:])
+    assert not torch.equal(previous[:2], codes[:2, :-1])
+    assert torch.equal(judged[0][1], batch.thumbnails[2:])
     objective.eval()(batch)
-    assert torch.equal(seen[-1][0], codes[:, :-1].flatten(0, 1))
+    assert torch.equal(seen[-1][0], codes[:, :-1])
+
+
+def test_imagining_under_autocast_takes_no_gradient_away():
+    objective = objective_of(replace(ALL, own_context=0.5, own_context_from=0.0)).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = objective(batch_of(4))
+    loss.backward()
+    without = [name for name, weight in objective.model.trunk.named_parameters() if weight.grad is None]
+    assert without == []

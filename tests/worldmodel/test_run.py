@@ -117,3 +117,24 @@ def test_weights_of_another_model_are_refused_in_one_line(whole_run: WholeRun, t
     with pytest.raises(CheckpointError, match=r"are of another model than its settings\.yaml") as caught:
         load_run(tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("room", "values", "message"),
+    [
+        ("training", {"learning_rate": 0.0}, r"training.learning_rate=0.0 is out of range: it must be above 0"),
+        ("training", {"muon_learning_rate": -1.0}, "training.muon_learning_rate=-1.0 is out of range"),
+        ("model", {"own_context": 1.5}, "model.own_context=1.5 is out of range: it must be from 0 to 1"),
+        ("model", {"own_context_from": -0.1}, "model.own_context_from=-0.1 is out of range"),
+        ("model", {"context_noise": 2.0}, "model.context_noise=2.0 is out of range"),
+        ("heads", {"view_share": 1.1}, "heads.view_share=1.1 is out of range: it must be above 0 and at most 1"),
+        ("heads", {"mismatched_share": 0.0}, "heads.mismatched_share=0.0 is out of range"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused(
+    room: str, values: dict[str, float], message: str, whole_run: WholeRun, tmp_path: Path
+):
+    settings = replace(whole_run.settings, run=str(tmp_path / "run"))
+    with pytest.raises(SettingsError, match=message):
+        begin_run(replace(settings, **{room: replace(getattr(settings, room), **values)}))
+    assert not (tmp_path / "run").exists()

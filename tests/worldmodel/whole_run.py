@@ -45,8 +45,8 @@ class WholeRun:
             run=str(self.world),
             num_frames=WINDOW_FRAMES,
             loader=LOADER,
-            model=MODEL,
-            training=TRAINING,
+            model=replace(MODEL, own_context=0.5, own_context_from=0.3),
+            training=replace(TRAINING, optimizer="muon"),
         )
 
     def codec_settings(self, kind: str, run: Path) -> TokenizerSettings:

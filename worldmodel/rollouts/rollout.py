@@ -26,7 +26,7 @@ class ScaleDecoder(Protocol):
         ...
 
     @property
-    def finest(self) -> int:
+    def finest_level(self) -> int:
         """Number of the picture's finest scale."""
         ...
 
@@ -75,11 +75,11 @@ def imagine_frame(
 ) -> Int[Tensor, "batch code"]:
     """Codes of the frame after `state`, scale by scale."""
     codes, cache = torch.zeros_like(previous), decoder.start(state)
-    draw = torch.rand(len(codes), 1, generator=generator, device=codes.device)
+    threshold = torch.rand(len(codes), 1, generator=generator, device=codes.device)
     for level, columns in enumerate(decoder.slices):
         logits = decoder.step(state, previous, codes, cache)
-        if 0 <= decoder.finest - level < sampling.moved_scales:
-            chosen = move_codes(logits, sampling, level, decoder.vectors(level), previous[:, columns], draw)
+        if 0 <= decoder.finest_level - level < sampling.moved_scales:
+            chosen = move_codes(logits, sampling, level, decoder.vectors(level), previous[:, columns], threshold)
         else:
             chosen = sample_codes(logits, sampling, level, generator)
         codes[:, columns] = chosen

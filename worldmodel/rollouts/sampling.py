@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from worldmodel.attention import full_precision
 from worldmodel.errors import SettingsError
 from worldmodel.settings import SamplingSettings
 
@@ -55,14 +56,15 @@ def move_codes(
     scale: int,
     vectors: Float[Tensor, "vocabulary latent"],
     previous: Int[Tensor, "item place"],
-    draw: Float[Tensor, "item 1"],
+    threshold: Float[Tensor, "item 1"],
 ) -> Int[Tensor, "item place"]:
     """Codes that move together: each place keeps its previous code or takes the mean of the others.
 
-    A place keeps its code if its probability is above `draw`, which all places of a frame share, or nearly 1. Else it
-    takes the code nearest to the mean of the other codes' distribution, the one of least expected squared error
-    (minimum Bayes risk: Kumar and Byrne 2004). So each place moves as often as it should, all that moves with it moves
-    at the same time, and codes that mean nearly the same do not compete.
+    A place keeps its code if the code's probability is above `threshold`, a random number from 0 to 1 that all places
+    of a frame share, or if it is nearly 1: else a rare threshold would move all that stands still. Otherwise it takes
+    the code nearest to the mean of the other codes' distribution, the one of least expected squared error (minimum
+    Bayes risk: Kumar and Byrne 2004). So a place moves as often as it should, all that moves with it moves at the same
+    time, and codes that mean nearly the same do not compete.
     """
     logits = _restricted(logits, settings, scale)
     if _of_scale(settings.temperature, scale) == 0:
@@ -70,10 +72,11 @@ def move_codes(
     shares = logits.softmax(-1)
     kept = shares.gather(-1, previous[..., None])
     others = shares.scatter(-1, previous[..., None], 0.0)
-    mean = (others / others.sum(-1, keepdim=True).clamp(min=1e-9)) @ vectors
-    distances = torch.cdist(mean, vectors.expand(len(mean), -1, -1)).scatter(-1, previous[..., None], torch.inf)
-    keeps = (kept[..., 0] > draw) | (kept[..., 0] >= SURE)
-    return torch.where(keeps, previous, distances.argmin(-1))
+    with full_precision(logits.device):
+        mean = (others / others.sum(-1, keepdim=True).clamp(min=1e-9)) @ vectors
+        distances = torch.cdist(mean, vectors.expand(len(mean), -1, -1))
+    keeps = (kept[..., 0] > threshold) | (kept[..., 0] >= SURE)
+    return torch.where(keeps, previous, distances.masked_fill(others == 0, torch.inf).argmin(-1))
 
 
 def _restricted(logits: Tensor, settings: SamplingSettings, scale: int) -> Tensor:

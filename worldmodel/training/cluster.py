@@ -145,14 +145,6 @@ def start() -> Ranks:
     return ranks
 
 
-def stop() -> None:
-    """Disconnects the processes; for the end of a program that went well."""
-    import torch.distributed as dist
-
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
 def leave(status: int) -> NoReturn:
     """Ends the program with this exit status.
 

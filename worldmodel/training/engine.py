@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -69,8 +69,8 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
 def bound_of(settings: TrainingSettings) -> float:
     """Largest norm of the gradient, 0 for none.
 
-    Not with Muon: its steps do not depend on the gradient's size, and DeepSpeed would clip them after that, from
-    stage 1 on.
+    Not with Muon: its steps do not depend on the gradient's size (nor, but for its memory, do Adam's), and DeepSpeed
+    would clip the finished step of Muon, from stage 1 on.
     """
     return settings.clip_norm if settings.optimizer == "adamw" else 0.0
 
@@ -97,14 +97,19 @@ class HasHiddenMatrices(Protocol):
 
 
 def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """Trainable parameters in groups, each with its peak learning rate as a share of the run's.
+    """Trainable parameters in groups.
 
     Matrices (two axes or more) decay, the others do not. With muon, the objective's hidden matrices are a group of
     their own, and each parameter is marked for DeepSpeed, which must keep those matrices whole.
+
+    Raises:
+        ValueError: muon is asked for, and the objective names no hidden matrices.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     muon = settings.optimizer == "muon"
     chosen = module.hidden_matrices() if muon and isinstance(module, HasHiddenMatrices) else []
+    if muon and not chosen:
+        raise ValueError("training.optimizer=muon is for the world model's transformers: use adamw here")
     hidden = {id(parameter) for parameter in chosen}
     rest = [parameter for parameter in parameters if id(parameter) not in hidden]
     groups: list[dict[str, Any]] = [
@@ -118,9 +123,6 @@ def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict
         for group in groups:
             for parameter in group["params"]:
                 parameter.use_muon = group["use_muon"]
-    ratios = (1.0, 1.0, settings.muon_learning_rate / settings.learning_rate)
-    for group, ratio in zip(groups, ratios, strict=False):
-        group["ratio"] = ratio
     return [group for group in groups if group["params"]]
 
 
@@ -131,6 +133,11 @@ def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings) -> 
     from deepspeed.runtime.zero.muon.muon_optimizer import MuonWithAuxAdam
 
     return MuonWithAuxAdam(groups, torch.optim.AdamW, {"lr": settings.learning_rate, "fused": True})
+
+
+def without_compiler() -> AbstractContextManager[object]:
+    """DeepSpeed compiles Muon's kernels, from stage 1 on in the backward pass; a node may have no compiler for it."""
+    return torch.compiler.set_stance("force_eager")
 
 
 class Cast(nn.Module):
@@ -212,6 +219,9 @@ class Engine:
         self.zero_stage, self.clip_norm = settings.zero_stage, bound_of(settings)
         self.is_main = ranks.rank == 0
         groups = parameter_groups(objective, settings)
+        # Not kept in the groups themselves: a resumed run would take over the ratio of its checkpoint.
+        muon = settings.muon_learning_rate / settings.learning_rate if settings.optimizer == "muon" else 1.0
+        self.ratios = [muon if group.get("use_muon") else 1.0 for group in groups]
         if not groups:
             raise ValueError("the objective has no parameter that requires a gradient")
         hide_warnings()
@@ -234,21 +244,20 @@ class Engine:
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
         """Gradients, averaged over the processes."""
-        with self.kernels():
+        with without_compiler():
             self.engine.backward(loss)
 
-    def kernels(self) -> AbstractContextManager[object]:
-        """DeepSpeed compiles Muon's kernels, from stage 1 on in the backward pass: on a CPU a wait for a compiler."""
-        return torch.compiler.set_stance("force_eager") if self.device.type == "cpu" else nullcontext()
-
     def update(self, learning_rate: float) -> Float[Tensor, ""]:
-        """One step of the optimizer; returns the norm of the gradient before it was clipped."""
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = group["ratio"] * learning_rate
+        """One step of the optimizer; returns the norm of the gradient before it was clipped.
+
+        With Muon from ZeRO stage 1 on it is the norm of the step instead: DeepSpeed replaces the gradient by it.
+        """
+        for group, ratio in zip(self.engine.optimizer.param_groups, self.ratios, strict=True):
+            group["lr"] = ratio * learning_rate
         if self.zero_stage == 0:
             bound = self.clip_norm if self.clip_norm > 0 else float("inf")
             norm = nn.utils.clip_grad_norm_(self.objective.parameters(), bound)
-        with self.kernels():
+        with without_compiler():
             self.engine.step()
         if self.zero_stage > 0:
             norm = self.engine.get_global_grad_norm()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,13 @@ from worldmodel.training.report import Report
 from worldmodel.training.signals import StopRequest
 
 Preview = Callable[[nn.Module, Report, int], None]
+
+
+@runtime_checkable
+class KnowsShareDone(Protocol):
+    """An objective that changes over a run."""
+
+    share_done: float
 
 
 class NonFiniteLossError(UserError):
@@ -62,7 +69,7 @@ def train(
 
     Args:
         objective: module that maps a batch to a scalar loss and scalar metrics by name (NaN where not measured); an
-            attribute `progress` is set before every step to the share of the run that is done.
+            attribute `share_done` is set before every step to the share of the run that is done.
         make_loader: loader of this process that starts at a position of the data's order.
         settings: of the loop.
         batch_size: items of one update over all processes.
@@ -161,8 +168,9 @@ class Loop:
         """
         started = time.perf_counter()
         batch = next(self.batches).to(self.engine.device)
-        if hasattr(self.engine.objective, "progress"):
-            self.engine.objective.progress = (step - 1) / self.settings.steps
+        objective = self.engine.objective
+        if isinstance(objective, KnowsShareDone):
+            objective.share_done = (step - 1) / self.settings.steps
         loss, metrics = self.engine.forward(batch)
         flags = Flags(loss.detach(), self.stop.requested)
         self.engine.backward(loss)

@@ -125,7 +125,7 @@ class CountingDecoder:
 
     def __init__(self) -> None:
         pyramid = Pyramid((Scale(1, 1, 3), Scale(2, 2, 3)))
-        self.scales, self.slices, self.finest = list(pyramid.scales), list(pyramid.slices), 1
+        self.scales, self.slices, self.finest_level = list(pyramid.scales), list(pyramid.slices), 1
 
     def vectors(self, level: int) -> Tensor:
         return torch.eye(3)

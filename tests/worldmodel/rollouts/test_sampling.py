@@ -133,6 +133,7 @@ def test_the_defaults_pass_the_check(num_scales: int):
         ({"temperature": [math.nan]}, "temperature=nan is out of range"),
         ({"top_k": [0, 1, -1]}, r"top_k=-1 is out of range: it must be 0 \(all codes\) or more"),
         ({"top_p": [0.0]}, "top_p=0.0 is out of range: it must be above 0 and at most 1"),
+        ({"moved_scales": -1}, r"moved_scales=-1 is out of range: it must be 0 \(all scales are drawn\) or more"),
         ({"top_p": [1.1]}, "top_p=1.1 is out of range: it must be above 0 and at most 1"),
     ],
 )
@@ -181,3 +182,5 @@ def test_all_places_of_a_frame_move_at_the_same_time():
 def test_what_moves_heeds_temperature_and_top_k():
     assert moved([0.3, 0.4, 0.2, 0.1], 0, 0.9, temperature=[0.0]) == 1
     assert moved([0.3, 0.4, 0.2, 0.1], 0, 0.9, top_k=[2]) == 1  # of the others only 1 is left
+    # Between 1 and 9 lies 2, which is not among the three most likely.
+    assert moved([0.4, 0.3, 0.0, 0.3], 0, 0.9, top_k=[3]) in (1, 3)

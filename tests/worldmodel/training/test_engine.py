@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, Toy, finish, launch, make_loader
+from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, HiddenToy, Toy, finish, launch, make_loader
 from worldmodel.training import engine as engine_module
 from worldmodel.training.engine import Engine, deepspeed_settings, parameter_groups, resolve_precision
 from worldmodel.training.schedule import factor
@@ -74,21 +74,21 @@ def test_only_trainable_matrices_decay():
     assert len(others["params"]) == 4
 
 
-class HiddenToy(Toy):
-    def hidden_matrices(self) -> list[nn.Parameter]:
-        return [self.net[0].weight]  # type: ignore[list-item]
-
-
 def test_muon_gets_the_hidden_matrices_with_its_own_rate_and_adam_the_rest():
     toy = HiddenToy()
     settings = replace(SETTINGS, optimizer="muon", learning_rate=0.01, muon_learning_rate=0.05)
     matrices, others, hidden = parameter_groups(toy, settings)
     assert hidden["params"] == toy.hidden_matrices()
     assert [group["use_muon"] for group in (matrices, others, hidden)] == [False, False, True]
-    assert [group["ratio"] for group in (matrices, others, hidden)] == pytest.approx([1.0, 1.0, 5.0])
-    assert [parameter.use_muon for parameter in toy.net.parameters()] == [True, *[False] * 5]
-    # An objective that names no hidden matrices is Adam's altogether.
-    assert [group["use_muon"] for group in parameter_groups(Toy(), settings)] == [False, False]
+    marks = [vars(parameter)["use_muon"] for parameter in toy.net.parameters()]
+    assert marks == [True, *[False] * 5]
+    with engine_of(toy, optimizer="muon", learning_rate=0.01, muon_learning_rate=0.05) as engine:
+        assert engine.ratios == pytest.approx([1.0, 1.0, 5.0])
+
+
+def test_muon_is_refused_where_no_matrix_is_named():
+    with pytest.raises(ValueError, match="optimizer=muon is for the world model's transformers: use adamw"):
+        parameter_groups(Toy(), replace(SETTINGS, optimizer="muon"))
 
 
 def test_a_step_of_muon_turns_a_hidden_matrix_by_its_rate_whatever_the_gradient():
@@ -230,6 +230,19 @@ def test_two_processes_train_as_one_on_the_same_batch(two_processes: list[dict[s
     for found in two_processes:
         assert found[f"losses{stage}"] == pytest.approx(expected, abs=1e-5)
         assert found[f"sum{stage}"] == pytest.approx(two_processes[0]["sum0"], abs=1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_train_with_muon_as_one(two_processes: list[dict[str, Any]], stage: int):
+    alone = HiddenToy(noise=0.0)
+    batches = make_loader(0)
+    with engine_of(alone, optimizer="muon", zero_stage=0) as engine:
+        for step in range(6):
+            loss, _ = engine.forward(next(batches))
+            engine.backward(loss)
+            engine.update(SETTINGS.learning_rate * factor(step, SETTINGS.warmup_steps, SETTINGS.steps))
+    for found in two_processes:
+        assert found[f"muon{stage}"] == pytest.approx(alone.losses, abs=1e-5)
 
 
 def test_two_processes_stop_together_and_resume_exactly(two_processes: list[dict[str, Any]]):

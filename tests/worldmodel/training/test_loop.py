@@ -150,8 +150,8 @@ def test_a_run_without_checkpoints_cannot_be_resumed(tmp_path: Path):
 
 def test_an_objective_that_asks_is_told_the_share_of_the_run_that_is_done(tmp_path: Path):
     toy, told = Toy(), []
-    toy.progress = 1.0  # type: ignore[assignment]
-    toy.at_call = lambda number: told.append(toy.progress)
+    toy.share_done = 1.0  # type: ignore[assignment]
+    toy.at_call = lambda number: told.append(toy.share_done)
     train_toy(tmp_path, toy, steps=4)
     assert told == [0.0, 0.25, 0.5, 0.75]
 

@@ -55,6 +55,13 @@ class Toy(nn.Module):
         return loss, {"twice": 2 * loss, "absent": torch.full_like(loss, float("nan"))}
 
 
+class HiddenToy(Toy):
+    """With a matrix for Muon."""
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return [self.net[0].weight]  # type: ignore[list-item]
+
+
 class Vectors:
     """A source of 20 vectors, jittered by the generator of their position."""
 
@@ -128,6 +135,9 @@ def every_stage(folder: Path) -> None:
         losses = torch.tensor(toy.losses, dtype=torch.float64)
         found[f"losses{stage}"] = (cluster.sum_(losses) / cluster.find_ranks().num_ranks).tolist()
         found[f"sum{stage}"] = sum(value.double().sum().item() for value in load_weights(result.checkpoint)[0].values())
+        toy, _ = train_toy(folder / f"muon{stage}", HiddenToy(noise=0.0), zero_stage=stage, optimizer="muon")
+        losses = torch.tensor(toy.losses, dtype=torch.float64)
+        found[f"muon{stage}"] = (cluster.sum_(losses) / cluster.find_ranks().num_ranks).tolist()
     whole, _ = train_toy(folder / "noisy")
     stop = StopRequest()
     first = Toy()
@@ -142,7 +152,7 @@ def every_stage(folder: Path) -> None:
     found["texts"] = cluster.texts(f"rank {cluster.find_ranks().rank}")
     found["broken"] = broken_on_the_last_rank(folder / "broken")
     (folder / f"rank{cluster.find_ranks().rank}.json").write_text(json.dumps(found))
-    cluster.stop()
+    cluster.leave(0)
 
 
 def broken_on_the_last_rank(folder: Path) -> str:
@@ -208,7 +218,7 @@ def unbroken(folder: Path) -> None:
     toy, _ = train_toy(folder, steps=12)
     text = "".join(f"{loss!r}\n" for loss in toy.losses)
     (folder / f"losses{cluster.find_ranks().rank}").write_text(text)
-    cluster.stop()
+    cluster.leave(0)
 
 
 if __name__ == "__main__":
