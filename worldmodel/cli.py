@@ -15,6 +15,11 @@ from worldmodel.training import cluster, signals
 
 SettingsT = TypeVar("SettingsT")
 
+SHORT = {f"--{name}": f"--sampling.{name}" for name in ("temperature", "top_k", "top_p", "moved_scales")}
+SHORT["--continue"] = "--continue_from"
+SHORT_NOTE = f"Short names: {', '.join(SHORT)}; RUN may be given without --run, as the first argument."
+EVALUATE_NOTE = f"{SHORT_NOTE} Exit status: 0 when every required line of the table is passed, 3 when not."
+
 USAGE = """usage: worldmodel COMMAND [options]
 
 A world model of your own videos: what happens next, with sound.
@@ -89,7 +94,7 @@ def rollout(arguments: list[str]) -> int:
     from worldmodel.config import parse
     from worldmodel.settings import RolloutSettings
 
-    settings = parse(RolloutSettings, _short(_positional(arguments, "run")), "worldmodel rollout RUN")
+    settings = parse(RolloutSettings, _short(_positional(arguments, "run")), "worldmodel rollout RUN", SHORT_NOTE)
     from worldmodel.rollouts.imagination import imagine
 
     print("\n".join(imagine(settings)))
@@ -101,7 +106,7 @@ def evaluate(arguments: list[str]) -> int:
     from worldmodel.config import parse
     from worldmodel.settings import EvaluateSettings
 
-    settings = parse(EvaluateSettings, _short(_positional(arguments, "run")), "worldmodel evaluate RUN")
+    settings = parse(EvaluateSettings, _short(_positional(arguments, "run")), "worldmodel evaluate RUN", EVALUATE_NOTE)
     from worldmodel.evaluation.world import evaluate_run
 
     return 0 if evaluate_run(settings) else 3
@@ -153,10 +158,8 @@ def _positional(arguments: list[str], key: str) -> list[str]:
 
 def _short(arguments: list[str]) -> list[str]:
     """Short names of options: --temperature for --sampling.temperature, --continue for --continue_from."""
-    long = {f"--{name}": f"--sampling.{name}" for name in ("temperature", "top_k", "top_p", "moved_scales")}
-    long["--continue"] = "--continue_from"
     parts = (argument.partition("=") for argument in arguments)
-    return [long.get(name, name) + equals + value for name, equals, value in parts]
+    return [SHORT.get(name, name) + equals + value for name, equals, value in parts]
 
 
 def _end(result: object, command: str, run: str) -> int:

@@ -20,7 +20,7 @@ SettingsT = TypeVar("SettingsT")
 _OWN_OPTIONS = ("config", "print_config", "help")
 
 
-def parse(settings_class: type[SettingsT], argv: Sequence[str], prog: str | None = None) -> SettingsT:
+def parse(settings_class: type[SettingsT], argv: Sequence[str], prog: str | None = None, note: str = "") -> SettingsT:
     """Settings from `--config FILE`, `--dotted.key value` overrides (the last one wins), and the class's defaults.
 
     A list takes several values: `--codecs runs/picture runs/sound`. `--print_config` prints the resolved settings as
@@ -30,12 +30,14 @@ def parse(settings_class: type[SettingsT], argv: Sequence[str], prog: str | None
         settings_class: frozen dataclass whose fields are plain values or further dataclasses.
         argv: the arguments behind the command.
         prog: how the command is called, for `--help`.
+        note: what `--help` says at its end.
 
     Raises:
         SettingsError: for an unknown or missing key or a value of a wrong type; names the key.
     """
     keys = dict(_keys(settings_class))
-    parser = ArgumentParser(prog=prog, exit_on_error=False, description=(settings_class.__doc__ or "").split("\n")[0])
+    about = (settings_class.__doc__ or "").split("\n")[0]
+    parser = ArgumentParser(prog=prog, exit_on_error=False, description=about, epilog=note)
     parser.add_argument("--config", action="config", help="YAML file that states differences from the defaults")
     parser.add_class_arguments(settings_class)
     arguments = _join_lists(argv, keys)

@@ -11,7 +11,7 @@ import torch
 from worldmodel.cache.latents import require_codec
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
-from worldmodel.codecs.store import Codec, copy_codec, load_codec
+from worldmodel.codecs.store import DESCRIPTION, Codec, copy_codec, load_codec
 from worldmodel.config import read_settings, write_settings
 from worldmodel.errors import CheckpointError, SettingsError
 from worldmodel.model import WorldModel
@@ -72,9 +72,9 @@ def check_beginning(run: Path, resume: bool, description: Description) -> None:
     Raises:
         CheckpointError: it is to be resumed and cannot be, or has checkpoints of its own.
     """
-    found = checkpoint.choose(run)
+    found = checkpoint.choose(run, tell=False)  # the loop tells
     if resume and found is None:
-        raise CheckpointError(f"{run} has no complete checkpoint to resume from: start it without resuming")
+        raise checkpoint.none_complete(run, "restore its files, or start a new run in another folder")
     if found is not None and not resume:
         raise CheckpointError(f"{run} already has checkpoints: resume it, or choose another folder")
     if found is not None:
@@ -90,8 +90,8 @@ def settings_to_blame() -> Iterator[None]:
         raise SettingsError(str(error)) from error
 
 
-def check_training(training: TrainingSettings, loader: LoaderSettings) -> None:
-    """Refuse numbers that no training can do.
+def check_training(training: TrainingSettings, loader: LoaderSettings, muon: bool = False) -> None:
+    """Refuse numbers that no training can do, and muon where it is not for this objective.
 
     Raises:
         SettingsError: names the setting.
@@ -99,6 +99,8 @@ def check_training(training: TrainingSettings, loader: LoaderSettings) -> None:
     for name, value in (("training.steps", training.steps), ("loader.batch_size", loader.batch_size)):
         if value < 1:
             raise SettingsError(f"{name}={value} is out of range: it must be 1 or more")
+    if training.optimizer == "muon" and not muon:
+        raise SettingsError("training.optimizer=muon is for the world model's transformers: a codec needs adamw")
     for name in ("learning_rate", "muon_learning_rate"):
         if getattr(training, name) <= 0:
             raise SettingsError(f"training.{name}={getattr(training, name)} is out of range: it must be above 0")
@@ -150,7 +152,7 @@ def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjec
     sources = sorted(copies.glob("*")) if copies.is_dir() else [Path(codec) for codec in settings.codecs]
     picture, sound = load_codecs(sources)
     require_codec(settings.cache, {c.kind: str(c.fingerprint) for c in (picture, sound) if c is not None})
-    check_training(settings.training, settings.loader)
+    check_training(settings.training, settings.loader, muon=True)
     check_window(settings)
     check_shares(settings)
     with settings_to_blame():
@@ -194,6 +196,8 @@ def load_run(run: Path | str, device: str = "cpu") -> LoadedRun:
         CheckpointError: there is no run, no complete checkpoint, or its weights are of another model.
     """
     run = Path(run)
+    if (run / DESCRIPTION).is_file():
+        raise CheckpointError(f"{run} is the run of a codec: give a folder that `worldmodel train` made")
     if not (run / SETTINGS).is_file():
         raise CheckpointError(f"{run} is not a run ({SETTINGS} is missing): give a folder that `worldmodel train` made")
     settings = read_settings(TrainSettings, run / SETTINGS)

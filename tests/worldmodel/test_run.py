@@ -138,3 +138,8 @@ def test_numbers_that_no_run_can_have_are_refused(
     with pytest.raises(SettingsError, match=message):
         begin_run(replace(settings, **{room: replace(getattr(settings, room), **values)}))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_run_of_a_codec_is_told_from_that_of_a_world(whole_run: WholeRun):
+    with pytest.raises(CheckpointError, match="is the run of a codec: give a folder that `worldmodel train` made"):
+        load_run(whole_run.picture)

@@ -121,7 +121,8 @@ def read_prompt(prompt: str, clips: ClipSettings, start_seconds: float, context_
     """
     path = Path(prompt)
     if not path.is_file():
-        raise MediaError(f"{path}: no such file; give one video as the prompt")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise MediaError(f"{path}: {what}; give one video as the prompt")
     video = VideoSource([path], replace(clips, num_frames=1)).videos[0]
     rate = clips.frames_per_second
     start = max(video.first, round(start_seconds * rate))

@@ -22,6 +22,7 @@ from worldmodel.rollouts.sampling import check_sampling
 from worldmodel.run import load_run
 from worldmodel.settings import RolloutSettings, SamplingSettings
 
+CODES = ".codes.safetensors"
 WATCHED_PIXELS = 256  # the shorter side of a written video, at least
 
 
@@ -84,7 +85,7 @@ def write_outputs(
         write_video(path, enlarge(clip.frames), clips.frames_per_second, sound, clips.sample_hz)
         heard = "no sound" if sound is None else "with sound"
         lines.append(f"{path}: {num_context} frames of context, {num_frames - num_context} imagined, {heard}")
-    strip, codes = out.with_suffix(".png"), out.with_suffix(".codes.safetensors")
+    strip, codes = out.with_suffix(".png"), out.with_suffix(CODES)
     save_png(strip_of(label_rollouts(truth, rollouts), num_context, clips), strip)
     rollout.save(codes)
     lines.append(f"{strip}: film strip; imagination begins at the line")
@@ -124,6 +125,11 @@ def check_settings(settings: RolloutSettings) -> None:
         raise SettingsError(f"start_seconds={settings.start_seconds} is out of range: it must be 0 or more")
     if settings.prompt is None and settings.continue_from is None:
         raise SettingsError("neither a prompt nor codes to continue: give a video, or the codes of an earlier rollout")
+    written = [Path(settings.out), *(Path(settings.out).with_suffix(ending) for ending in (".png", CODES))]
+    for name in ("prompt", "continue_from"):
+        given = getattr(settings, name)
+        if given is not None and Path(given).resolve() in [path.resolve() for path in written]:
+            raise SettingsError(f"out={settings.out} would replace {given}, which {name} reads: give another name")
     if Path(settings.out).suffix.lower() != ".mp4":
         raise SettingsError(f"out={settings.out}: the name must end with .mp4")
 

@@ -9,6 +9,7 @@ import json
 import pickle
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -147,29 +148,58 @@ def publish(partial: Path, final: Path, about: dict[str, Any], keep: int) -> Non
     pointer.write_text(final.name + "\n", encoding="utf-8")
     sync(pointer)
     pointer.replace(final.with_name(LATEST))
-    for old in [*sorted(final.parent.glob("step_*"), reverse=True)[max(keep, 1) :], *final.parent.glob(".step_*")]:
+    whole = [folder for folder in newest_first(final.parent.parent) if damage_of(folder) is None]
+    for old in [*whole[max(keep, 1) :], *final.parent.glob(".step_*")]:
         shutil.rmtree(old)
 
 
-def complete(folder: Path) -> bool:
-    """Whether a checkpoint has all its files at their sizes."""
+def damage_of(folder: Path) -> str | None:
+    """What is wrong with a checkpoint; None if it has all its files at their sizes."""
     try:
         files = read(folder)["files"]
-        return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (CheckpointError, FileNotFoundError):
-        return False
+    except CheckpointError as error:
+        return str(error)
+    for name, size in files.items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            there = "is missing" if found is None else f"has {found} bytes instead of {size}"
+            return f"{path} {there}"
+    return None
 
 
-def newest(run: Path) -> Path | None:
-    """The newest complete checkpoint of a run; the file `latest` may be older, where a kill came between."""
+def newest_first(run: Path) -> list[Path]:
+    """All checkpoints of a run, damaged ones too."""
     folders = [folder for folder in (run / FOLDER).glob("step_*") if re.fullmatch(r"step_\d+", folder.name)]
-    ordered = sorted(folders, key=lambda folder: int(folder.name.removeprefix("step_")), reverse=True)
-    return next((folder for folder in ordered if complete(folder)), None)
+    return sorted(folders, key=lambda folder: int(folder.name.removeprefix("step_")), reverse=True)
 
 
-def choose(run: Path) -> Path | None:
+def newest(run: Path, tell: bool = True) -> Path | None:
+    """The newest complete checkpoint of a run; the file `latest` may be older, where a kill came between.
+
+    Newer ones that are damaged are named on the terminal, if `tell`; None where none is complete.
+    """
+    damages = []
+    for folder in newest_first(run):
+        damage = damage_of(folder)
+        if damage is None:
+            for one in damages if tell else ():
+                sys.stderr.write(f"passed over: {one}; {folder.name} is used instead\n")
+            return folder
+        damages.append(damage)
+    return None
+
+
+def none_complete(run: Path, remedy: str) -> CheckpointError:
+    """The error of a run without a complete checkpoint; says what is wrong with those that are there."""
+    damages = [str(damage_of(folder)) for folder in newest_first(run)]
+    why = f" ({'; '.join(damages)})" if damages else ""
+    return CheckpointError(f"{run} has no complete checkpoint{why}: {remedy}")
+
+
+def choose(run: Path, tell: bool = True) -> Path | None:
     """`newest` as rank 0 sees it, on every process: they must not go on from different steps."""
-    found = newest(run) if cluster.is_main() else None
+    found = newest(run, tell) if cluster.is_main() else None
     name = cluster.texts(found.name if found else "")[0]
     return run / FOLDER / name if name else None
 
@@ -256,7 +286,7 @@ def load_weights(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     folder = run if (run / ABOUT).is_file() else newest(run)
     if folder is None:
-        raise CheckpointError(f"{run} has no complete checkpoint: give the folder of a run that was trained")
+        raise none_complete(run, "restore its files, or give the folder of a run that was trained")
     about = read(folder)
     try:
         return load_file(folder / WEIGHTS), about

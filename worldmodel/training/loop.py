@@ -87,7 +87,7 @@ def train(
     main = cluster.start().rank == 0
     found = checkpoint.choose(run)
     if resume and found is None:
-        raise CheckpointError(f"{run} has no complete checkpoint to resume from: start it without resuming")
+        raise checkpoint.none_complete(run, "restore its files, or start a new run in another folder")
     if found is not None and not resume:
         raise CheckpointError(f"{run} already has checkpoints: resume it, or choose another folder")
     engine = Engine(objective, settings, batch_size)

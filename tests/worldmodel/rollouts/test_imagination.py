@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from streams.pyav import PyAVReader, read_sound
 from tests.fake_codecs import make_videos
 from tests.worldmodel.tiny_run import CLIPS, TinyRun, tiny_run
-from worldmodel.errors import CheckpointError, SettingsError
+from worldmodel.errors import CheckpointError, MediaError, SettingsError
+from worldmodel.rollouts.beginning import read_prompt
 from worldmodel.rollouts.imagination import (
     check_settings,
     comparison_lines,
@@ -193,3 +194,21 @@ def test_frames_are_enlarged_by_whole_factors_to_even_sizes(size: tuple[int, int
 
 def test_a_comparison_of_nothing_has_no_lines():
     assert comparison_lines({"rollout": {}, "copy last frame": {}}) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "out"),
+    [
+        ({"prompt": "videos/a.mp4"}, "videos/../videos/a.mp4"),
+        ({"continue_from": "a.codes.safetensors"}, "a.mp4"),
+        ({"prompt": "a.png"}, "a.mp4"),
+    ],
+)
+def test_what_is_read_is_never_written_over(given: dict[str, str], out: str):
+    with pytest.raises(SettingsError, match=r"out=.* would replace .*a\..*, which .* reads: give another name"):
+        check_settings(RolloutSettings("run", out, **given))  # type: ignore[arg-type]
+
+
+def test_a_folder_is_no_prompt(tmp_path: Path):
+    with pytest.raises(MediaError, match="is a folder; give one video as the prompt"):
+        read_prompt(str(tmp_path), CLIPS, 0.0, 1, 1)

@@ -47,7 +47,9 @@ def test_weights_are_read_by_run_or_by_checkpoint(tmp_path: Path):
 
 
 def test_weights_of_an_empty_folder_are_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="has no complete checkpoint: give the folder of a run"):
+    with pytest.raises(
+        CheckpointError, match="has no complete checkpoint: restore its files, or give the folder"
+    ):
         load_weights(tmp_path)
 
 
@@ -195,3 +197,24 @@ def test_a_failed_save_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: p
     with pytest.raises(CheckpointError, match="No space left on device"):
         train_toy(tmp_path, steps=1)
     assert saved_at(tmp_path) == []
+
+
+def test_a_damaged_checkpoint_is_named_and_does_not_count_among_those_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    train_toy(tmp_path, steps=2, checkpoint_every=1, keep_checkpoints=2)
+    weights = tmp_path / "checkpoints" / "step_00000002" / "weights.safetensors"
+    whole = weights.stat().st_size
+    os.truncate(weights, 10)
+    capfd.readouterr()
+    load_weights(tmp_path)
+    assert f"passed over: {weights} has 10 bytes instead of {whole}; step_00000001 is used" in capfd.readouterr().err
+    train_toy(tmp_path, steps=4, checkpoint_every=2, keep_checkpoints=2, resume=True)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*"))
+    assert kept == ["step_00000002", "step_00000004"]  # the second is good again, since the run went through it
+    for step in kept:
+        (tmp_path / "checkpoints" / step / "weights.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"no complete checkpoint \(.*weights.safetensors is missing; .* is"
+    ):
+        load_weights(tmp_path)

@@ -144,7 +144,7 @@ def test_a_run_with_checkpoints_is_not_begun_anew(tmp_path: Path):
 
 
 def test_a_run_without_checkpoints_cannot_be_resumed(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="no complete checkpoint to resume from"):
+    with pytest.raises(CheckpointError, match="has no complete checkpoint: restore its files, or start a new run"):
         train_toy(tmp_path, resume=True)
 
 
