@@ -7,6 +7,7 @@ import sys
 import typing
 from collections.abc import Iterator
 
+import docstring_parser
 import pytest
 
 from streams.settings import ClipSettings, PhysicsSettings
@@ -100,3 +101,25 @@ def test_help_names_what_there_is(command: str, helps: tuple[dict, list[str]]):
 @pytest.mark.parametrize("command", RESUMED)
 def test_help_tells_how_a_run_is_resumed(command: str, helps: tuple[dict, list[str]]):
     assert "[--resume RUN]" in helps[0][command][1]
+
+
+def unexplained(settings_class: typing.Any) -> Iterator[str]:
+    """Plain settings that the docstring of their class does not explain."""
+    hints = typing.get_type_hints(settings_class)
+    explained = {entry.arg_name for entry in docstring_parser.parse(settings_class.__doc__ or "").params}
+    for field in dataclasses.fields(settings_class):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from unexplained(hints[field.name])
+        elif field.name not in explained:
+            yield f"{settings_class.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize("command", CLASSES)
+def test_every_option_is_explained(command: str):
+    assert list(unexplained(CLASSES[command][0])) == []
+
+
+def test_help_shows_the_explanations(helps: tuple[dict, list[str]]):
+    text = " ".join(helps[0]["worldmodel.cli rollout --help"][1].split())
+    assert "--horizon HORIZON frames to imagine. (type: int, default: 32)" in text
+    assert "--continue" in text

@@ -30,7 +30,12 @@ class QuantizerSettings:
 
 @dataclass(frozen=True)
 class PictureCodecSettings:
-    """Convolutional autoencoder of single frames around a multi-scale quantiser."""
+    """Convolutional autoencoder of single frames around a multi-scale quantiser.
+
+    Attributes:
+        channels: of the finest convolutions; each halving of the grid doubles them.
+        quantizer: of the latents.
+    """
 
     channels: int = 64
     quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
@@ -62,7 +67,14 @@ class SoundCodecSettings:
 
 @dataclass(frozen=True)
 class TransformerSettings:
-    """Width and depth of a transformer, and the kernels of its attention (xformers needs a GPU)."""
+    """Width and depth of a transformer.
+
+    Attributes:
+        dim: channels of a token.
+        depth: blocks of attention and feed-forward.
+        num_heads: of the attention; dim is a multiple.
+        attention: whose kernels compute it; xformers needs a GPU.
+    """
 
     dim: int = 192
     depth: int = 4

@@ -47,9 +47,7 @@ def test_weights_are_read_by_run_or_by_checkpoint(tmp_path: Path):
 
 
 def test_weights_of_an_empty_folder_are_refused(tmp_path: Path):
-    with pytest.raises(
-        CheckpointError, match="has no complete checkpoint: restore its files, or give the folder"
-    ):
+    with pytest.raises(CheckpointError, match="has no complete checkpoint: restore its files, or give the folder"):
         load_weights(tmp_path)
 
 
@@ -214,7 +212,5 @@ def test_a_damaged_checkpoint_is_named_and_does_not_count_among_those_kept(
     assert kept == ["step_00000002", "step_00000004"]  # the second is good again, since the run went through it
     for step in kept:
         (tmp_path / "checkpoints" / step / "weights.safetensors").unlink()
-    with pytest.raises(
-        CheckpointError, match=r"no complete checkpoint \(.*weights.safetensors is missing; .* is"
-    ):
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint \(.*weights.safetensors is missing; .* is"):
         load_weights(tmp_path)
