@@ -86,7 +86,10 @@ def train(arguments: list[str]) -> int:
     settings, resume = _settings_of_run(TrainSettings, arguments, "worldmodel train")
     from worldmodel.commands import train_world
 
-    return _end(train_world(settings, resume, stop), "worldmodel train", settings.run)
+    status = _end(train_world(settings, resume, stop), "worldmodel train", settings.run)
+    if status == 0 and cluster.is_main():
+        print(f"world model trained in {settings.run}; next: worldmodel evaluate {settings.run}")
+    return status
 
 
 def rollout(arguments: list[str]) -> int:

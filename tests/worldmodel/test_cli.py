@@ -97,6 +97,11 @@ def test_a_stopped_run_ends_with_the_status_for_again_and_says_how(
     assert capsys.readouterr().err.endswith("go on with: worldmodel train --resume runs/r\n")
 
 
+def test_a_trained_world_says_where_it_is_and_what_comes_next(given: Given, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--cache", "c", "--codecs", "a", "--run", "runs/r"]) == 0
+    assert capsys.readouterr().out == "world model trained in runs/r; next: worldmodel evaluate runs/r\n"
+
+
 def test_rollout_takes_the_run_as_its_first_word_and_short_names(given: Given, capsys: pytest.CaptureFixture[str]):
     options = ["--temperature", "0.8", "--top_k=5", "--top_p", "0.9", "--continue", "x.codes.safetensors"]
     assert main(["rollout", "r", "--out", "o.mp4", *options]) == 0
