@@ -152,8 +152,6 @@ class WorldObjective(nn.Module):
         imagined = imagined.unflatten(0, (num_own, len(frames)))
         context = context.clone()
         context[:num_own, frames] = torch.where(frames[:, None] > 0, imagined, here[:, frames])
-        if context.device.type != "meta":
-            torch.clear_autocast_cache()  # it holds weights that were cast without a gradient
         return context
 
     def head_results(

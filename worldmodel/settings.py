@@ -96,7 +96,7 @@ class ModelSettings:
         guess_weight: weight of the squared error of the guessed latents beside the codes' cross-entropy.
         own_context: share of the clips in which the frames to go on from are the model's own, each imagined from the
             true frames before it, so that it learns to go on from its own mistakes.
-        own_context_from: share of the run after which that begins: what moves where is learned better from true frames.
+        own_context_from: share of the run after which that begins; until then it costs nothing.
         context_noise: largest share of a frame's codes that are corrupted in the context while training.
     """
 
