@@ -11,7 +11,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from streams.errors import MediaError
-from streams.pyav import index_frames, media_errors
+from streams.pyav.container import media_errors
+from streams.pyav.index import index_frames
 
 # Containers round times to milliseconds at worst; decord to float32.
 TOLERANCE_SECONDS = 2e-3

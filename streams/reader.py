@@ -49,7 +49,7 @@ def open_video(path: Path, reader: Literal["pyav", "decord"] = "pyav") -> VideoR
         MediaError: the file cannot be used.
     """
     if reader == "pyav":
-        from streams.pyav import PyAVReader
+        from streams.pyav.pictures import PyAVReader
 
         return PyAVReader(path)
     from streams.decord import DecordReader

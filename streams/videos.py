@@ -172,7 +172,7 @@ class VideoSource:
 
     def read_sound(self, path: Path, start: int, num_frames: int) -> Float32[Tensor, "frame sample"] | None:
         """Sound of each frame from its time on; None if the file has none."""
-        from streams.pyav import read_sound
+        from streams.pyav.sound import read_sound
 
         rate, hz = self.settings.frames_per_second, self.settings.sample_hz
         per_frame = self.settings.samples_per_frame

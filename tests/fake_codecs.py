@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streams.pyav import write_video
+from streams.pyav.writer import write_video
 from streams.settings import ClipSettings
 from worldmodel.layout import Pyramid, Scale
 

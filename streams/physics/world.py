@@ -90,7 +90,7 @@ def write_clip(folder: Path, settings: PhysicsSettings, seed: int) -> bool:
     # Only here, so that the world can be simulated where neither torch nor a media library is loaded.
     import torch
 
-    from streams.pyav import write_video
+    from streams.pyav.writer import write_video
 
     clip = make_clip(settings, seed)
     video, truth = paths_of(folder, seed)

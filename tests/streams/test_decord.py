@@ -7,7 +7,8 @@ import torch
 
 from streams.decord import DecordReader, reason_of
 from streams.errors import MediaError
-from streams.pyav import PyAVReader, write_video
+from streams.pyav.pictures import PyAVReader
+from streams.pyav.writer import write_video
 from tests.streams.ffmpeg import ffmpeg, make_video
 
 

@@ -8,7 +8,7 @@ import torch
 from streams.clip import Clip
 from streams.errors import MediaError
 from streams.loader import Source
-from streams.pyav import write_video
+from streams.pyav.writer import write_video
 from streams.settings import ClipSettings
 from streams.videos import OPEN_READERS, ClipAddress, PassingOver, SoundSource, VideoSource, find_videos
 from tests.streams.ffmpeg import ffmpeg, make_video, number_of, numbered_frames, reference

@@ -74,7 +74,7 @@ def write_outputs(
     out: Path, rollout: RolloutCodes, rollouts: Sequence[Clip], truth: Clip | None, clips: ClipSettings
 ) -> list[str]:
     """Write videos, film strip and codes; returns one line for each file, and the comparison with the truth."""
-    from streams.pyav import write_video
+    from streams.pyav.writer import write_video
 
     out.parent.mkdir(parents=True, exist_ok=True)
     num_context, num_frames = rollout.num_prompt_frames, rollout.codes.shape[1]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from streams.physics.world import VERSION, make_clip, paths_of, write_clip
-from streams.pyav import PyAVReader, read_sound
+from streams.pyav.pictures import PyAVReader
+from streams.pyav.sound import read_sound
 from streams.settings import PhysicsSettings
 
 SETTINGS = PhysicsSettings(seconds=1.0)
@@ -78,7 +79,7 @@ def test_a_clip_interrupted_before_its_video_is_made_again(tmp_path: Path, monke
 
     write_clip(tmp_path, SETTINGS, 0)
     with monkeypatch.context() as patch:
-        patch.setattr("streams.pyav.write_video", stop)
+        patch.setattr("streams.pyav.writer.write_video", stop)
         with pytest.raises(KeyboardInterrupt):
             write_clip(tmp_path, replace(SETTINGS, look=1), 0)
     # The truth is new, and the old video is gone: nothing that is there disagrees.

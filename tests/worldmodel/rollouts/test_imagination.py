@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from streams.pyav import PyAVReader, read_sound
+from streams.pyav.pictures import PyAVReader
+from streams.pyav.sound import read_sound
 from tests.fake_codecs import make_videos
 from tests.worldmodel.tiny_run import CLIPS, TinyRun, tiny_run
 from worldmodel.errors import CheckpointError, MediaError, SettingsError

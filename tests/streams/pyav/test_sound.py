@@ -1,5 +1,3 @@
-"""Writing videos and reading sound by PyAV, against the ffmpeg program; the frames are tested in test_reader.py."""
-
 from pathlib import Path
 
 import numpy as np
@@ -7,65 +5,10 @@ import pytest
 import torch
 
 from streams.errors import MediaError
-from streams.pyav import PyAVReader, index_frames, read_sound, write_video
-from streams.settings import EncoderSettings
-from tests.streams.ffmpeg import ffmpeg, make_video, number_of, numbered_frames, reference, reference_sound
-
-HZ = 16000
-CLICKS_SECONDS = (0.3, 0.71, 1.234, 1.9)
-
-
-def clicks(hz: int = HZ, seconds: float = 2.4) -> torch.Tensor:
-    """Short high tones that start at known times, over silence."""
-    sound = torch.zeros(round(hz * seconds))
-    tone = 0.6 * torch.cos(2 * torch.pi * 3000 / hz * torch.arange(round(0.02 * hz)))
-    for start in CLICKS_SECONDS:
-        first = round(start * hz)
-        sound[first : first + len(tone)] = tone
-    return sound
-
-
-def onsets_seconds(sound: np.ndarray, hz: int) -> list[float]:
-    """Times at which it gets loud after at least 0.1 s of quiet."""
-    loud = np.flatnonzero(np.abs(sound) > 0.15) / hz
-    return [time for time, before in zip(loud, [-1.0, *loud[:-1]], strict=True) if time - before > 0.1]
-
-
-@pytest.fixture(scope="session")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pyav") / "a.mp4"
-    frames = torch.from_numpy(numbered_frames(48)).permute(0, 3, 1, 2).contiguous()
-    write_video(path, frames, 20.0, clicks(), HZ, EncoderSettings(crf=12, gop_frames=30, num_b_frames=3))
-    return path
-
-
-def test_a_written_video_is_what_ffmpeg_reads(ours: Path):
-    frames, seconds = reference(ours, 64, 96)
-    np.testing.assert_allclose(seconds, np.arange(48) / 20.0, atol=1e-6)
-    assert [number_of(frame) for frame in frames] == list(range(48))
-    away = np.abs(frames.astype(int) - numbered_frames(48).transpose(0, 3, 1, 2))
-    assert away.mean() < 4.0
-
-
-def test_a_written_video_leaves_no_partial_file(ours: Path):
-    assert [path.name for path in ours.parent.iterdir()] == ["a.mp4"]
-
-
-def test_a_video_without_sound_has_no_sound_track(tmp_path: Path):
-    write_video(tmp_path / "a.mp4", torch.zeros(3, 3, 16, 32, dtype=torch.uint8), 10.0)
-    assert read_sound(tmp_path / "a.mp4", 0.0, 0.3, HZ) is None
-
-
-def test_odd_sizes_cannot_be_written(tmp_path: Path):
-    with pytest.raises(ValueError, match="15x16: height and width must be even"):
-        write_video(tmp_path / "a.mp4", torch.zeros(3, 3, 15, 16, dtype=torch.uint8), 10.0)
-
-
-def test_the_keyframes_are_as_far_apart_as_asked(tmp_path: Path):
-    frames = torch.full((24, 3, 32, 32), 90, dtype=torch.uint8)
-    for gop_frames in (4, 24):
-        write_video(tmp_path / "a.mp4", frames, 10.0, encoder=EncoderSettings(gop_frames=gop_frames, num_b_frames=0))
-        assert len(index_frames(tmp_path / "a.mp4").keys) == 24 // gop_frames
+from streams.pyav.pictures import PyAVReader
+from streams.pyav.sound import read_sound
+from tests.streams.ffmpeg import ffmpeg, make_video, reference_sound
+from tests.streams.pyav.clicks import CLICKS_SECONDS, HZ, clicks, onsets_seconds
 
 
 def test_clicks_are_where_they_were_written(ours: Path):
@@ -145,17 +88,3 @@ def test_broken_sound_is_a_media_error(tmp_path: Path):
     (tmp_path / "a.mp4").write_text("no sound either")
     with pytest.raises(MediaError, match=r"a\.mp4: cannot be decoded"):
         read_sound(tmp_path / "a.mp4", 0.0, 1.0, HZ)
-
-
-def test_frames_larger_than_8k_are_refused_before_they_are_decoded(ours: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("streams.pyav.MAX_PIXELS", 64 * 96 - 1)
-    with pytest.raises(MediaError, match="96x64 pixels are larger"):
-        PyAVReader(ours)
-
-
-def test_metadata_that_is_not_text_does_not_matter(ours: Path, tmp_path: Path):
-    ffmpeg("-i", ours, "-c", "copy", "-metadata", "title=TITLE", tmp_path / "a.mkv")
-    content = (tmp_path / "a.mkv").read_bytes()
-    (tmp_path / "a.mkv").write_bytes(content.replace(b"TITLE", b"\xff\xfe\xff\xe9\xe9"))
-    with PyAVReader(tmp_path / "a.mkv") as reader:
-        assert len(reader.seconds) == 48

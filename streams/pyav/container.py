@@ -1,0 +1,61 @@
+"""Opening a file for reading, and its errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from streams.errors import MediaError
+
+# A playlist renamed to .mp4 must not open other files or addresses, so only files that hold media themselves are read.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h263,h264,hevc,ivf,flv,ogg,asf,gif,mxf,nut,wav"
+)
+# Larger pictures than 8K cost gigabytes before anyone asks for them.
+MAX_PIXELS = 8192 * 4320
+
+
+@contextmanager
+def media_errors(path: Path) -> Iterator[None]:
+    """Turns whatever PyAV raises on a broken file into a MediaError with the path and the reason."""
+    try:
+        yield
+    except (FFmpegError, UnicodeDecodeError, IndexError, MemoryError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise MediaError(f"{path}: cannot be decoded ({reason}); repair the file or leave it out") from error
+
+
+def open_container(path: Path) -> InputContainer:
+    """Opens a file for reading, and nothing that the file refers to."""
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    # Metadata that is not UTF-8 would raise.
+    return av.open(f"file:{path}", metadata_errors="ignore", container_options=options)
+
+
+def picture_track(container: InputContainer, path: Path) -> av.VideoStream:
+    """The first track of moving pictures, ready to decode."""
+    tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
+    if not tracks:
+        raise MediaError(f"{path}: has no pictures; leave it out")
+    context = tracks[0].codec_context
+    if context is None:
+        raise MediaError(f"{path}: its pictures are in an unknown format; write it anew with ffmpeg")
+    if context.width * context.height > MAX_PIXELS:
+        raise MediaError(f"{path}: frames of {context.width}x{context.height} pixels are larger than 8K; scale it down")
+    context.options = {"max_pixels": str(MAX_PIXELS)}
+    # More threads hang now and then on damaged files; the loader's workers are the parallelism.
+    context.thread_count = 1
+    return tracks[0]
+
+
+def packets(container: InputContainer, track: av.VideoStream) -> Iterator[av.Packet]:
+    """Packets from the first keyframe on: what comes before cannot be decoded."""
+    started = False
+    for packet in container.demux(track):
+        started = started or packet.is_keyframe
+        if started:
+            yield packet
