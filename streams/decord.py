@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from streams.errors import MediaError
+from streams.geometry import resize_crop
 from streams.pyav.container import media_errors
 from streams.pyav.index import index_frames
 
@@ -41,7 +42,7 @@ class DecordReader:
         self.path = path
         with media_errors(path):
             index = index_frames(path)
-        self.seconds = index.seconds
+        self.index, self.seconds = index, index.seconds
         if index.codec not in CODECS or not CONTAINERS & set(index.container.split(",")):
             raise MediaError(f"{path}: decord is not exact on {index.codec} in {index.container}; read it with pyav")
         try:
@@ -60,7 +61,9 @@ class DecordReader:
         if away > TOLERANCE_SECONDS:
             raise MediaError(f"{path}: decord's times are {away:.3f} s away from the container's; read it with pyav")
 
-    def frames_at(self, indices: Sequence[int]) -> UInt8[Tensor, "frame 3 height width"]:
+    def frames_at(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> UInt8[Tensor, "frame 3 height width"]:
         """Frames by their place in the order of display; see `VideoReader.frames_at`."""
         num_frames = len(self.seconds)
         if not all(0 <= index < num_frames for index in indices):
@@ -70,7 +73,8 @@ class DecordReader:
             frames = self.decoder.get_batch(list(indices)).asnumpy()
         except (decord.DECORDError, RuntimeError, IndexError) as error:
             raise MediaError(f"{self.path}: decord cannot decode it ({reason_of(error)}); read it with pyav") from error
-        return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+        planar = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+        return planar if size is None else resize_crop(planar, *size)
 
     def close(self) -> None:
         """Frees the decoder."""

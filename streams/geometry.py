@@ -1,26 +1,57 @@
-"""The door to kornia: resizing frames and moving their pixels along a flow."""
+"""Resizing frames; the door to kornia, which moves their pixels along a flow."""
 
-import kornia
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
+class Box(NamedTuple):
+    """A part of a frame, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def crop_box(rows: int, columns: int, height: int, width: int, pixel_aspect: float = 1.0) -> Box:
+    """The largest centred part of a frame that has the aspect of (height, width).
+
+    Its sides and place are even numbers where anything is cut, so that subsampled colours are cut at the same place.
+
+    Args:
+        rows: of the frame.
+        columns: of the frame.
+        height: of the size that is wanted.
+        width: of the size that is wanted.
+        pixel_aspect: width of the frame's pixels over their height.
+    """
+    wide = rows * width / height / pixel_aspect
+    if round(wide) < columns:
+        kept = max(2, 2 * round(wide / 2))
+        return Box(0, 2 * round((columns - kept) / 4), rows, min(kept, columns))
+    high = columns * height / width * pixel_aspect
+    if round(high) < rows:
+        kept = max(2, 2 * round(high / 2))
+        return Box(2 * round((rows - kept) / 4), 0, min(kept, rows), columns)
+    return Box(0, 0, rows, columns)
+
+
 def resize_crop(
-    frames: UInt8[Tensor, "frame 3 rows columns"], height: int, width: int
+    frames: UInt8[Tensor, "frame 3 rows columns"], height: int, width: int, pixel_aspect: float = 1.0
 ) -> UInt8[Tensor, "frame 3 {height} {width}"]:
-    """Scales (antialiased, aspect kept) until the shorter side fits, and cuts the rest at the centre.
+    """Cuts frames at the centre to the aspect of (height, width) and scales them, antialiased.
 
     Frames that have this size already are returned as they are.
     """
     rows, columns = frames.shape[-2:]
-    if (rows, columns) == (height, width):
-        return frames
-    factor = max(height / rows, width / columns)
-    fitted = max(height, round(rows * factor)), max(width, round(columns * factor))
-    scaled = torch.nn.functional.interpolate(frames, fitted, mode="bilinear", antialias=True, align_corners=False)
-    top, left = (fitted[0] - height) // 2, (fitted[1] - width) // 2
-    return scaled[..., top : top + height, left : left + width].contiguous()
+    box = crop_box(rows, columns, height, width, pixel_aspect)
+    kept = frames[..., box.top : box.top + box.height, box.left : box.left + box.width]
+    if kept.shape[-2:] == (height, width):
+        return frames if kept.shape == frames.shape else kept.contiguous()
+    return torch.nn.functional.interpolate(kept, (height, width), mode="bilinear", antialias=True, align_corners=False)
 
 
 def warp(
@@ -35,6 +66,9 @@ def warp(
         frames: what is looked up.
         flow: displacement (x, y) in pixels.
     """
+    # Workers that decode never need it, and importing it takes a second.
+    import kornia
+
     height, width = frames.shape[-2:]
     rows, columns = torch.meshgrid(
         torch.arange(height, device=flow.device, dtype=flow.dtype),

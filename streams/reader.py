@@ -8,20 +8,32 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
+from streams.index import FrameIndex
+
 
 @runtime_checkable
 class VideoReader(Protocol):
     """An open video.
 
     Attributes:
-        seconds: presentation time of every frame in the order of display, relative to the start of the container (which
-            the sound shares).
+        index: what is known of the frames without decoding them.
     """
 
-    seconds: Float64[np.ndarray, " frame"]
+    index: FrameIndex
 
-    def frames_at(self, indices: Sequence[int]) -> UInt8[Tensor, "frame 3 height width"]:
-        """Frames by their place in the order of display (any order, repeats allowed), upright, full size, RGB.
+    @property
+    def seconds(self) -> Float64[np.ndarray, " frame"]:
+        """Presentation time of every frame in the order of display, from the container's start, which sound shares."""
+        ...
+
+    def frames_at(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> UInt8[Tensor, "frame 3 height width"]:
+        """Frames by their place in the order of display (any order, repeats allowed), upright, RGB.
+
+        Args:
+            indices: places.
+            size: (height, width) to which they are cut at the centre and scaled; None keeps the pixels that are stored.
 
         Raises:
             MediaError: a frame cannot be decoded.

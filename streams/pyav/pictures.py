@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -9,12 +10,20 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.error import FFmpegError
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 from torch import Tensor
 
 from streams.errors import MediaError
+from streams.index import FrameIndex
 from streams.pyav.container import media_errors, open_container, packets, picture_track
 from streams.pyav.index import index_frames
+from streams.pyav.scaling import Scaler
+
+# Decoders that leave out a frame no other needs, and nothing else, when asked packet by packet (dav1d loses others).
+SKIPPING_CODECS = {"h264", "hevc", "vp8"}
+# Going on decoding for so many frames costs about as much as a seek, which throws away what the decoder holds back.
+SEEK_FRAMES = 6
+BEFORE_ALL = -(2**63)
 
 
 class PyAVReader:
@@ -22,10 +31,13 @@ class PyAVReader:
 
     Attributes:
         seconds: presentation time of every frame, relative to the start of the container.
+        index: what is known of the frames without decoding them.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Indexes the file and decodes its first frame.
+    name = "pyav"
+
+    def __init__(self, path: Path, index: FrameIndex | None = None) -> None:
+        """Indexes the file, unless its index is given, and decodes its first frame.
 
         Raises:
             MediaError: the file cannot be used.
@@ -33,57 +45,65 @@ class PyAVReader:
         self.path = path
         self.container: InputContainer | None = None
         self.last: av.VideoFrame | None = None
+        self.wanted: set[int] = set()
+        self.last_wanted = BEFORE_ALL
         try:
             with media_errors(path):
-                first = self.begin(decode=False) or self.begin(decode=True)
+                first = self.begin(index or index_frames(path))
+                if first is None and index is None and not self.index.decoded:
+                    first = self.begin(index_frames(path, decode=True))
         except MediaError:
             self.close()
             raise
         if first is None:
             self.close()
             raise MediaError(f"{path}: the first frames cannot be decoded; write it anew with ffmpeg")
-        self.size = (first.height, first.width)
-        self.seconds = self.index.seconds
+        self.turns = round((first.rotation or 0) / 90) % 4
+        self.size = (first.height, first.width) if self.turns % 2 == 0 else (first.width, first.height)
+        self.scaler = Scaler(float(self.track.sample_aspect_ratio or 1))
 
-    def begin(self, decode: bool) -> av.VideoFrame | None:
-        """Indexes the file and decodes its first frames; None if they are not those of the index.
+    @property
+    def seconds(self) -> Float64[np.ndarray, " frame"]:
+        """Presentation time of every frame, relative to the start of the container."""
+        return self.index.seconds
+
+    def begin(self, index: FrameIndex) -> av.VideoFrame | None:
+        """Decodes the first frames; None if they are not those of the index.
 
         Two packets may make one frame (fields), and some containers tell wrong times: then only decoding tells the
         index. Besides, some decoders give green frames unless the first one is decoded before any seek.
         """
-        self.index = index_frames(self.path, decode)
+        self.index = index
         self.restart()
-        frames = [self.advance(ticks) for ticks in self.index.ticks[:3].tolist()]
+        frames = [self.advance(ticks) for ticks in index.ticks[:3].tolist()]
         return None if None in frames else frames[0]
 
-    def frames_at(self, indices: Sequence[int]) -> UInt8[Tensor, "frame 3 height width"]:
+    def frames_at(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> UInt8[Tensor, "frame 3 height width"]:
         """Frames by their place in the order of display; see `VideoReader.frames_at`."""
-        num_frames = len(self.seconds)
+        num_frames = len(self.index.ticks)
         if not all(0 <= index < num_frames for index in indices):
             raise IndexError(f"{self.path}: frames {list(indices)} of {num_frames}")
-        frames = {}
+        distinct, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        frames = np.empty((len(distinct), 3, *(size or self.size)), dtype=np.uint8)
+        wanted = self.index.ticks[distinct].tolist()
+        self.wanted, self.last_wanted = set(wanted), max(wanted, default=BEFORE_ALL)
         try:
             with media_errors(self.path):
-                for index in sorted(set(indices)):
-                    frames[index] = self.to_array(self.find(index))
+                for out, index, ticks in zip(frames, distinct.tolist(), wanted, strict=True):
+                    self.scaler(self.find(index, ticks), out, size is not None, self.turns)
         except MediaError:
             # The decoder stands nobody knows where: the next call must seek.
             self.last = None
             raise
-        return torch.from_numpy(np.stack([frames[index] for index in indices]))
+        in_order = np.array_equal(places, np.arange(len(distinct)))
+        return torch.from_numpy(frames if in_order else frames[places])
 
-    def to_array(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "3 height width"]:
-        """Upright RGB; all frames have the size of the first."""
-        height, width = self.size
-        picture = frame.to_ndarray(format="rgb24", width=width, height=height)
-        turns = round((frame.rotation or 0) / 90)
-        return np.rot90(picture, turns).transpose(2, 0, 1)
-
-    def find(self, index: int) -> av.VideoFrame:
+    def find(self, index: int, wanted: int) -> av.VideoFrame:
         """Decodes one frame, going back as far as needed where a seek lands too late."""
-        wanted = int(self.index.ticks[index])
         key = max(0, bisect_right(self.index.keys, wanted) - 1)
-        if self.last is not None and self.index.keys[key] <= (self.last.pts or 0) <= wanted:
+        if self.is_near(key, wanted):
             frame = self.advance(wanted)
             if frame is not None:
                 return frame
@@ -97,16 +117,22 @@ class PyAVReader:
             raise MediaError(f"{self.path}: the frame at {self.seconds[index]:.3f} s cannot be decoded; leave it out")
         return frame
 
+    def is_near(self, key: int, wanted: int) -> bool:
+        """Whether going on decoding is the shorter way to a frame than a seek to its keyframe."""
+        if self.last is None or self.last.pts is None or self.last.pts > wanted:
+            return False
+        here, there = np.searchsorted(self.index.ticks, (self.last.pts, int(self.index.keys[key])))
+        return bool(there - here <= SEEK_FRAMES)
+
     def advance(self, wanted: int) -> av.VideoFrame | None:
         """Decodes up to the frame of this time; None if it does not come."""
-        if self.last is not None and self.last.pts == wanted:
-            return self.last
-        for frame in self.decoded:
-            if frame.pts is None:
-                continue
-            self.last = frame
-            if frame.pts >= wanted:
-                break
+        if self.last is None or self.last.pts != wanted:
+            for frame in self.decoded:
+                if frame.pts is None:
+                    continue
+                self.last = frame
+                if frame.pts >= wanted:
+                    break
         if self.last is None or self.last.pts != wanted:
             return None
         if self.last.is_corrupt:
@@ -123,16 +149,21 @@ class PyAVReader:
             first = next(source, None)
             if first is None or first.pts is None or first.pts > key:
                 return None
-            self.decoded = self.decode(first, source)
+            self.decoded = self.decode(chain([first], source))
             return self.advance(wanted)
         except FFmpegError:
             return None
 
-    def decode(self, first: av.Packet | None, source: Iterator[av.Packet]) -> Iterator[av.VideoFrame]:
-        """Frames of these packets, in the order of display."""
-        if first is not None:
-            yield from first.decode()
+    def decode(self, source: Iterator[av.Packet]) -> Iterator[av.VideoFrame]:
+        """Frames of these packets, in the order of display; some that nobody wants are left out."""
+        context = self.track.codec_context
+        # Where packets do not tell the times of the frames, nobody knows which to leave out.
+        skipping = context.name in SKIPPING_CODECS and not self.index.decoded
         for packet in source:
+            if skipping:
+                # What comes after the last wanted frame is decoded early, and may be wanted by the next call.
+                passed = packet.pts is not None and packet.pts < self.last_wanted and packet.pts not in self.wanted
+                context.skip_frame = "NONREF" if passed else "DEFAULT"
             yield from packet.decode()
 
     def restart(self) -> None:
@@ -141,7 +172,7 @@ class PyAVReader:
         self.container = open_container(self.path)
         self.track = picture_track(self.container, self.path)
         self.last = None
-        self.decoded = self.decode(None, packets(self.container, self.track))
+        self.decoded = self.decode(packets(self.container, self.track))
 
     def close(self) -> None:
         """Frees the decoder; unclosed containers leave threads and files behind."""

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from streams.geometry import resize_crop, warp
+from streams.geometry import crop_box, resize_crop, warp
 
 
 def smooth_frames(rows: int, columns: int) -> torch.Tensor:
@@ -16,18 +18,32 @@ def test_frames_of_the_wanted_size_are_returned_as_they_are():
     assert resize_crop(frames, 16, 24) is frames
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(64, 96), (96, 64), (20, 30), (33, 57)])
-def test_resizing_is_that_of_pillow(rows: int, columns: int):
+@pytest.mark.parametrize(("rows", "columns"), [(64, 96), (96, 64), (20, 30), (33, 57), (32, 32), (31, 32)])
+@pytest.mark.parametrize("pixel_aspect", [1.0, 4 / 3, 0.5])
+def test_resizing_is_that_of_pillow(rows: int, columns: int, pixel_aspect: float):
     frames = smooth_frames(rows, columns)
-    factor = 32 / min(rows, columns)
-    fitted = round(rows * factor), round(columns * factor)
-    image = Image.fromarray(frames[0].permute(1, 2, 0).numpy()).resize(
-        (fitted[1], fitted[0]), Image.Resampling.BILINEAR
-    )
-    top, left = (fitted[0] - 32) // 2, (fitted[1] - 32) // 2
-    expected = np.asarray(image)[top : top + 32, left : left + 32].transpose(2, 0, 1)
-    away = resize_crop(frames, 32, 32)[0].numpy().astype(int) - expected
+    box = crop_box(rows, columns, 32, 24, pixel_aspect)
+    image = Image.fromarray(frames[0].permute(1, 2, 0).numpy())
+    kept = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+    expected = np.asarray(kept.resize((24, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    away = resize_crop(frames, 32, 24, pixel_aspect)[0].numpy().astype(int) - expected
     assert np.abs(away).max() <= 1
+
+
+@given(st.integers(2, 400), st.integers(2, 400), st.integers(1, 100), st.integers(1, 100), st.floats(0.25, 4.0))
+def test_what_is_kept_is_centred_and_has_the_aspect_that_is_wanted(
+    rows: int, columns: int, height: int, width: int, pixel_aspect: float
+):
+    box = crop_box(rows, columns, height, width, pixel_aspect)
+    assert 0 <= box.top <= rows - box.height
+    assert 0 <= box.left <= columns - box.width
+    assert box.height == rows or box.width == columns
+    # Even numbers cost up to a pixel at each side.
+    assert abs(rows - box.height - 2 * box.top) <= 2
+    assert abs(columns - box.width - 2 * box.left) <= 2
+    wide = box.height * width / height / pixel_aspect
+    high = box.width * pixel_aspect * height / width
+    assert abs(box.width - max(2, wide)) <= 1 or abs(box.height - max(2, high)) <= 1
 
 
 def test_no_row_or_column_is_missing_after_rounding():

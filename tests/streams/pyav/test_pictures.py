@@ -1,12 +1,49 @@
+"""What only PyAV's reader does; that its frames are right is tested in tests/streams/test_reader.py."""
+
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
+from streams.pyav.index import index_frames
 from streams.pyav.pictures import PyAVReader
 
 
-def test_frames_at_random_are_those_in_order(ours: Path):
+def test_frames_at_random_are_those_in_order_bit_for_bit(ours: Path):
     with PyAVReader(ours) as reader:
         ordered = reader.frames_at(range(48))
-        for index in (40, 3, 3, 47, 0, 31):
-            assert torch.equal(reader.frames_at([index])[0], ordered[index])
+        generator = np.random.default_rng(0)
+        for _ in range(40):
+            indices = generator.integers(0, 48, generator.integers(1, 6)).tolist()
+            assert torch.equal(reader.frames_at(indices), ordered[indices])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 7])
+def test_frames_left_out_of_decoding_change_no_other(ours: Path, stride: int):
+    with PyAVReader(ours) as reader, PyAVReader(ours) as other:
+        ordered = other.frames_at(range(48))
+        for start in range(0, 48, 8):
+            indices = list(range(start, min(start + 8, 48), stride))
+            assert torch.equal(reader.frames_at(indices), ordered[indices])
+
+
+def test_consecutive_calls_go_on_decoding(ours: Path, monkeypatch: pytest.MonkeyPatch):
+    seeks = []
+    seek = PyAVReader.seek
+    monkeypatch.setattr(PyAVReader, "seek", lambda *arguments: seeks.append(1) or seek(*arguments))
+    with PyAVReader(ours) as reader:
+        for start in range(0, 48, 4):
+            reader.frames_at(range(start, start + 4))
+        assert not seeks
+        reader.frames_at([5])
+        assert not seeks  # the first keyframe is the start of the file
+        reader.frames_at([40])
+        assert len(seeks) == 1
+
+
+def test_a_given_index_is_used(ours: Path):
+    index = index_frames(ours)
+    with PyAVReader(ours, index) as reader, PyAVReader(ours) as other:
+        assert reader.index is index
+        assert torch.equal(reader.frames_at([30]), other.frames_at([30]))
