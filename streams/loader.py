@@ -3,74 +3,50 @@
 import atexit
 import os
 import signal
+import sys
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import active_children, resource_tracker
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
-from streams.order import item_at
+from streams.errors import MediaError
+from streams.journal import Journal
+from streams.positions import Part, Positions, order_of
 from streams.settings import LoaderSettings
+from streams.source import Source
 
 # Schedulers send these to every process of a step; only the training process is to answer.
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
+# Items tried before the share of those that failed means anything.
+MIN_TRIED = 100
+# Batches before workers are replaced again: where they need so much from the start, most time still goes into reading.
+MIN_BATCHES = 100
 # Loaders whose workers run: deaf to SIGTERM, these must be ended before Python, at its exit, waits for them.
 STARTED: "weakref.WeakSet[Loader]" = weakref.WeakSet()
 
 
-@runtime_checkable
-class Source(Protocol):
-    """Where items come from; must survive pickling, since workers are spawned."""
-
-    def __len__(self) -> int:
-        """Number of items."""
-        ...
-
-    def read(self, index: int, generator: np.random.Generator) -> Any:
-        """Reads one item; every random choice is drawn from the generator."""
-        ...
-
-    def collate(self, items: list[Any], /) -> Any:
-        """Stacks items; the batch has `.to(device)` and `.pin_memory()`."""
-        ...
-
-
-class Positions(Dataset):
-    """A source by position in the endless order."""
-
-    def __init__(self, source: Source, seed: int) -> None:
-        """Reads from `source` in the order of `seed`."""
-        self.source = source
-        self.seed = seed
-
-    def __getitem__(self, position: int) -> Any:
-        """The item at a position, the same in every process."""
-        generator = np.random.Generator(np.random.Philox(key=[self.seed, position]))
-        return self.source.read(item_at(self.seed, len(self.source), position), generator)
-
-
 class Shares:
-    """Positions of one rank's share of every batch, without end."""
+    """Positions of one rank's share of every batch, until it is told to end."""
 
     def __init__(self, start: int, batch_size: int, rank: int, num_ranks: int) -> None:
         """Starts at position `start` of the global order."""
-        self.start, self.batch_size = start, batch_size
-        self.rank, self.num_ranks = rank, num_ranks
+        share = batch_size // num_ranks
+        self.first, self.batch_size, self.share = start + rank * share, batch_size, share
+        self.ended = False
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields one list of positions per step."""
-        share = self.batch_size // self.num_ranks
-        first = self.start + self.rank * share
-        while True:
-            yield list(range(first, first + share))
-            first += self.batch_size
+        while not self.ended:
+            yield list(range(self.first, self.first + self.share))
+            self.first += self.batch_size
 
 
 class Loader:
@@ -78,11 +54,14 @@ class Loader:
 
     The global batch of a step is positions [position, position + batch_size), of which every rank reads a contiguous
     share. `position` counts the samples that the iterator's user has got, not those prefetched: a loader made with it
-    goes on exactly there, with any number of ranks and workers.
+    goes on exactly there, with any number of ranks and workers. The workers take turns, a whole batch each. Where the
+    source has blocks, batch_size and num_turns are part of the order; keep them when going on within an epoch.
 
     Attributes:
         position: samples consumed over all ranks; the whole state.
         waited_seconds: time that the user has waited for batches.
+        journal: what this rank has read so far, in which time, and what failed.
+        num_replaced_workers: workers that were replaced since their memory had grown.
     """
 
     def __init__(
@@ -103,6 +82,8 @@ class Loader:
             raise ValueError("the source has no items")
         if settings.batch_size < 1 or settings.batch_size % num_ranks:
             raise ValueError(f"batch_size {settings.batch_size} must be a multiple of the {num_ranks} processes")
+        if settings.num_turns < 1:
+            raise ValueError(f"num_turns {settings.num_turns} must be 1 or more")
         if not 0 <= rank < num_ranks:
             raise ValueError(f"rank {rank} is not one of {num_ranks}")
         if seed < 0 or position < 0:
@@ -110,44 +91,83 @@ class Loader:
         self.source, self.settings, self.seed = source, settings, seed
         self.position, self.waited_seconds = position, 0.0
         self.rank, self.num_ranks = rank, num_ranks
-        self.batches: Iterator[Any] | None = None
+        self.order = order_of(source, seed, settings.batch_size * settings.num_turns)
+        self.journal, self.num_replaced_workers = Journal(), 0
+        self.batches: Iterator[Part] | None = None
         self.workers: set[BaseProcess] = set()
+
+    @property
+    def num_workers(self) -> int:
+        """Workers at work: where there are blocks, as many as divide num_turns, so that each lane stays with one."""
+        asked = self.settings.num_workers
+        if not self.order.in_lanes:
+            return asked
+        return max((number for number in range(1, asked + 1) if self.settings.num_turns % number == 0), default=0)
 
     def __iter__(self) -> "Loader":
         """The loader is its own iterator; a second `iter` goes on where the first one was."""
         return self
 
     def __next__(self) -> Any:
-        """The next batch (this rank's share)."""
+        """The next batch (this rank's share).
+
+        Raises:
+            MediaError: more than max_failed_share of what was read could not be.
+        """
         started = time.perf_counter()
-        if self.batches is None:
-            self.batches = self.start()
         with ExitStack() as after_an_error:
             # A batch that fails is not passed over: the next call starts again at the same position.
             after_an_error.callback(self.close)
-            batch = next(self.batches)
+            part = self.next_part()
+            self.note(part.journal)
             after_an_error.pop_all()
-        self.waited_seconds += time.perf_counter() - started
+        self.num_since_start += 1
+        if part.memory_bytes > self.settings.worker_memory_mebibytes * 2**20:
+            self.replace_workers(part.memory_bytes)
         self.position += self.settings.batch_size
-        return batch
+        self.waited_seconds += time.perf_counter() - started
+        return part.batch
 
-    def start(self) -> Iterator[Any]:
+    def next_part(self) -> Part:
+        """The next batch of the workers, or of new ones where the old ones have come to their end."""
+        if self.batches is None:
+            self.batches = self.start()
+        part = next(self.batches, None)
+        if part is None:
+            self.close()
+            self.batches = self.start()
+            part = next(self.batches)
+        return part
+
+    def start(self) -> Iterator[Part]:
         """Starts the workers at the current position."""
         workers: dict[str, Any] = {}
-        if self.settings.num_workers > 0:
+        if self.num_workers > 0:
             workers = {
-                "num_workers": self.settings.num_workers,
+                "num_workers": self.num_workers,
                 "prefetch_factor": self.settings.prefetch_batches,
                 "timeout": self.settings.timeout_seconds,
                 "worker_init_fn": prepare_worker,
                 # A decoder that was used before a fork can hang in the child.
                 "multiprocessing_context": "spawn",
             }
+        if self.num_workers < self.settings.num_workers:
+            say(
+                f"{self.num_workers} of {self.settings.num_workers} workers are used: their number must divide "
+                f"num_turns {self.settings.num_turns}; change one of them"
+            )
+        positions = Positions(self.source, self.order, self.seed)
+        # What was read before, in this process, is not for the workers to tell.
+        self.note(positions.journal.take())
+        self.shares = Shares(self.position, self.settings.batch_size, self.rank, self.num_ranks)
+        self.num_since_start = 0
         loader = DataLoader(
-            Positions(self.source, self.seed),
-            batch_sampler=Shares(self.position, self.settings.batch_size, self.rank, self.num_ranks),
-            collate_fn=self.source.collate,
+            positions,
+            batch_sampler=self.shares,
+            collate_fn=itself,
             pin_memory=torch.cuda.is_available(),
+            # Its own: a draw from torch's, at every start of workers, would change what the training draws.
+            generator=torch.Generator(),
             **workers,
         )
         STARTED.add(self)
@@ -156,6 +176,35 @@ class Loader:
             batches = iter(loader)
         self.workers = set(active_children()) - before
         return batches
+
+    def note(self, journal: Journal) -> None:
+        """Adds to the journal, and names every file that failed for the first time.
+
+        Raises:
+            MediaError: too many have failed.
+        """
+        for path in journal.failures.keys() - self.journal.failures.keys():
+            say(f"passed over: {path}: {journal.failures[path]}")
+        self.journal.add(journal)
+        failed = self.journal.counts["failed"]
+        tried = failed + self.journal.counts["read"]
+        if tried >= MIN_TRIED and failed > self.settings.max_failed_share * tried:
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in list(self.journal.failures.items())[:3])
+            raise MediaError(
+                f"{failed} of {tried} clips cannot be read, more than the share {self.settings.max_failed_share} that "
+                f"max_failed_share allows: repair the files, leave them out, or allow more; first reasons: {reasons}"
+            )
+
+    def replace_workers(self, memory_bytes: int) -> None:
+        """Lets the workers finish the batches that they were asked for; new ones go on from there."""
+        if self.num_workers == 0 or self.shares.ended or self.num_since_start < MIN_BATCHES:
+            return
+        self.shares.ended = True
+        self.num_replaced_workers += self.num_workers
+        say(
+            f"a worker has grown to {memory_bytes >> 20} MiB after {self.num_since_start} batches: the workers are "
+            f"replaced (worker_memory_mebibytes {self.settings.worker_memory_mebibytes})"
+        )
 
     def close(self) -> None:
         """Ends the workers; the next batch would start new ones at the current position."""
@@ -168,6 +217,16 @@ class Loader:
                 # Stuck in a decoder, and deaf to SIGTERM.
                 worker.kill()
         self.batches, self.workers = None, set()
+
+
+def itself(part: Any) -> Any:
+    """Nothing is left to collate."""
+    return part
+
+
+def say(text: str) -> None:
+    """One line on the terminal, above the bar of progress."""
+    tqdm.write(text, file=sys.stderr)
 
 
 def prepare_worker(worker: int) -> None:

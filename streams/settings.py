@@ -36,15 +36,22 @@ class LoaderSettings:
 
     Attributes:
         batch_size: items in one optimizer update, over all processes.
-        num_workers: worker processes that prefetch; 0 reads in the training process.
+        num_workers: worker processes that prefetch, in every process; 0 reads in the training process.
         prefetch_batches: batches that each worker keeps ready.
         timeout_seconds: longest wait for a worker before an error is raised.
+        num_turns: batches from one clip of a block (clips that follow each other in one video, read at once) to its
+            next. More of them mix better, serve more workers (as many as divide it) and keep more clips in memory.
+        max_failed_share: share of the clips read so far that may fail before the run stops.
+        worker_memory_mebibytes: memory of its own at which a worker, and all others with it, is replaced by a new one.
     """
 
     batch_size: int = 8
     num_workers: int = 1
     prefetch_batches: int = 4
     timeout_seconds: float = 120.0
+    num_turns: int = 12
+    max_failed_share: float = 0.1
+    worker_memory_mebibytes: int = 2048
 
 
 @dataclass(frozen=True)

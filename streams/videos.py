@@ -1,6 +1,5 @@
 """A folder of videos as a source of clips."""
 
-import sys
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from torch import Tensor
 from streams.clip import Batch, Clip
 from streams.errors import MediaError
 from streams.geometry import resize_crop
+from streams.journal import Journal
 from streams.reader import VideoReader, open_video
 from streams.settings import ClipSettings
 
@@ -85,6 +85,7 @@ class VideoSource:
         clips: evenly spaced clips that together cover every video; they overlap where its length does not divide.
         skipped: files that are left out, with the reason.
         videos: usable videos.
+        journal: time spent on decoding, resizing and sound.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class VideoSource:
             MediaError: not one clip can be read from all files.
         """
         self.settings, self.random_start, self.verify = settings, random_start, verify
+        self.journal = Journal()
         self.videos: list[Video] = []
         self.clips: list[ClipAddress] = []
         self.skipped: list[tuple[Path, str]] = []
@@ -147,6 +149,10 @@ class VideoSource:
         """Number of clips."""
         return len(self.clips)
 
+    def path_of(self, index: int) -> str:
+        """The file of a clip."""
+        return str(self.clips[index].path)
+
     def read(self, index: int, generator: np.random.Generator) -> Clip:
         """Reads one clip; the generator decides its start if starts are random.
 
@@ -163,12 +169,16 @@ class VideoSource:
         if len(reader.seconds) != len(video.seconds):
             raise MediaError(f"{video.path}: has changed since it was probed; start again")
         frames = self.read_frames(reader, shown)
-        sound = self.read_sound(video.path, start, self.settings.num_frames)
+        with self.journal.timed("sound"):
+            sound = self.read_sound(video.path, start, self.settings.num_frames)
         return Clip(frames, torch.from_numpy(seconds), sound, str(video.path))
 
     def read_frames(self, reader: VideoReader, shown: list[int]) -> UInt8[Tensor, "frame 3 height width"]:
         """Decodes the frames of a clip at the run's size."""
-        return resize_crop(reader.frames_at(shown), self.settings.height, self.settings.width)
+        with self.journal.timed("decode"):
+            frames = reader.frames_at(shown)
+        with self.journal.timed("resize"):
+            return resize_crop(frames, self.settings.height, self.settings.width)
 
     def read_sound(self, path: Path, start: int, num_frames: int) -> Float32[Tensor, "frame sample"] | None:
         """Sound of each frame from its time on; None if the file has none."""
@@ -212,40 +222,3 @@ class SoundSource(VideoSource):
     def read_frames(self, reader: VideoReader, shown: list[int]) -> UInt8[Tensor, "frame 3 height width"]:
         """As many frames, of height and width 0."""
         return torch.zeros(len(shown), 3, 0, 0, dtype=torch.uint8)
-
-
-class PassingOver:
-    """A source that goes on with the next clip where one cannot be read, and says so once per file.
-
-    For training on files whose damage only shows in the middle. The order stays a pure function of the position.
-    """
-
-    def __init__(self, source: VideoSource) -> None:
-        """Wraps a source of videos."""
-        self.source = source
-        self.damaged: set[str] = set()
-
-    def __len__(self) -> int:
-        """Clips of the wrapped source, damaged ones included."""
-        return len(self.source)
-
-    def read(self, index: int, generator: np.random.Generator) -> Clip:
-        """Reads the first clip from `index` on that can be read.
-
-        Raises:
-            MediaError: not one clip can be read.
-        """
-        for offset in range(len(self)):
-            number = (index + offset) % len(self)
-            try:
-                return self.source.read(number, generator)
-            except MediaError as error:
-                path = str(self.source.clips[number].path)
-                if path not in self.damaged:
-                    self.damaged.add(path)
-                    print(f"passed over: {error}", file=sys.stderr, flush=True)
-        raise MediaError(f"none of {len(self)} clips can be read: repair the files or leave them out")
-
-    def collate(self, items: list[Clip]) -> Batch:
-        """Stacks clips."""
-        return self.source.collate(items)

@@ -9,7 +9,8 @@ from torch import nn
 
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
-from streams.videos import PassingOver, SoundSource, VideoSource, find_videos
+from streams.passing_over import PassingOver
+from streams.videos import SoundSource, VideoSource, find_videos
 from worldmodel.cache.latents import CodeBatch, LatentSource
 from worldmodel.codecs.objective import PictureObjective, SoundObjective
 from worldmodel.codecs.picture import PictureVQ

@@ -1,10 +1,12 @@
 import os
+import re
 import signal
 import subprocess
 import sys
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,31 +15,72 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import MediaError
+from streams.journal import Journal
 from streams.loader import Loader, Source
+from streams.passing_over import PassingOver
+from streams.positions import Positions, order_of
 from streams.settings import LoaderSettings
 
 
 class Numbers:
     """A source whose items say which they are, what was drawn for them, and who read them."""
 
-    def __init__(self, num_items: int, broken: int | None = None) -> None:
-        self.num_items, self.broken = num_items, broken
+    def __init__(self, num_items: int, broken: int | None = None, blocks: list[int] | None = None) -> None:
+        self.num_items, self.broken, self.blocks = num_items, broken, blocks
+        self.num_reads = 0
 
     def __len__(self) -> int:
         return self.num_items
 
     def read(self, index: int, generator: np.random.Generator) -> torch.Tensor:
+        self.num_reads += 1
         if index == self.broken:
             raise MediaError(f"item{index}.mp4: damaged")
         return torch.tensor([index, int(generator.integers(2**40)), os.getpid(), torch.get_num_threads()])
+
+    def read_together(self, indices: list[int], generators: list[np.random.Generator]) -> list[torch.Tensor]:
+        num_reads = self.num_reads
+        items = [self.read(index, generator) for index, generator in zip(indices, generators, strict=True)]
+        self.num_reads = num_reads + 1
+        return items
 
     def collate(self, items: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(items)
 
 
-def loader_of(num_items: int, batch_size: int, seed: int = 3, num_workers: int = 0, **place: int) -> Loader:
-    settings = LoaderSettings(batch_size=batch_size, num_workers=num_workers, prefetch_batches=2, timeout_seconds=60.0)
-    return Loader(Numbers(num_items), settings, seed, **place)
+class Failing(Numbers):
+    """A source with a journal, of which every item from `first_bad` on fails."""
+
+    def __init__(self, num_items: int, first_bad: int) -> None:
+        super().__init__(num_items)
+        self.first_bad, self.journal = first_bad, Journal()
+
+    def path_of(self, index: int) -> str:
+        return f"item{index}.mp4"
+
+    def read(self, index: int, generator: np.random.Generator) -> torch.Tensor:
+        if index >= self.first_bad:
+            raise MediaError(f"item{index}.mp4: damaged")
+        return super().read(index, generator)
+
+
+def loader_of(
+    num_items: int,
+    batch_size: int,
+    seed: int = 3,
+    num_workers: int = 0,
+    blocks: list[int] | None = None,
+    num_turns: int = 2,
+    **place: int,
+) -> Loader:
+    settings = LoaderSettings(
+        batch_size=batch_size,
+        num_workers=num_workers,
+        prefetch_batches=2,
+        timeout_seconds=60.0,
+        num_turns=num_turns,
+    )
+    return Loader(Numbers(num_items, blocks=blocks), settings, seed, **place)
 
 
 def batches_of(loader: Loader, num_batches: int) -> list[torch.Tensor]:
@@ -48,27 +91,49 @@ def test_the_numbers_are_a_source():
     assert isinstance(Numbers(3), Source)
 
 
-@given(st.integers(1, 30), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99), st.integers(0, 2**31))
+BLOCKS = st.lists(st.integers(1, 5), min_size=1, max_size=12)
+
+
+@given(BLOCKS, st.booleans(), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99), st.integers(0, 2**31))
 def test_the_ranks_shares_together_are_the_same_for_any_number_of_ranks(
-    num_items: int, share: int, num_ranks: int, position: int, seed: int
+    blocks: list[int], whole: bool, share: int, num_ranks: int, position: int, seed: int
 ):
-    batch_size = share * num_ranks
-    alone = batches_of(loader_of(num_items, batch_size, seed, position=position), 3)
+    batch_size, given = share * num_ranks, {"blocks": blocks if whole else None, "position": position}
+    alone = batches_of(loader_of(sum(blocks), batch_size, seed, **given), 3)
     ranks = [
-        batches_of(loader_of(num_items, batch_size, seed, position=position, rank=rank, num_ranks=num_ranks), 3)
+        batches_of(loader_of(sum(blocks), batch_size, seed, rank=rank, num_ranks=num_ranks, **given), 3)
         for rank in range(num_ranks)
     ]
     for step, batch in enumerate(alone):
         assert torch.equal(batch, torch.cat([shares[step] for shares in ranks]))
 
 
-@given(st.integers(1, 30), st.integers(1, 6), st.integers(0, 5))
-def test_a_loader_goes_on_where_another_stopped(num_items: int, batch_size: int, consumed: int):
-    first = loader_of(num_items, batch_size)
-    whole = batches_of(loader_of(num_items, batch_size), consumed + 3)
+@given(BLOCKS, st.integers(1, 3), st.sampled_from([1, 2, 3, 6]), st.integers(0, 40))
+def test_workers_by_turns_read_what_one_process_reads_and_no_block_twice(
+    blocks: list[int], batch_size: int, num_workers: int, first: int
+):
+    # As torch's loader deals batches out, without its processes.
+    def positions() -> Positions:
+        source = Numbers(sum(blocks), blocks=blocks)
+        return Positions(source, order_of(source, 3, 6 * batch_size), 3)
+
+    alone, workers = positions(), [positions() for _ in range(num_workers)]
+    for step in range(12):
+        share = list(range(first + step * batch_size, first + (step + 1) * batch_size))
+        part, other = alone.__getitems__(share), workers[step % num_workers].__getitems__(share)
+        assert torch.equal(part.batch[:, :2], other.batch[:, :2])
+    assert sum(worker.source.num_reads for worker in workers) == alone.source.num_reads  # type: ignore[attr-defined]
+    assert sorted(held for worker in workers for held in worker.held) == sorted(alone.held)
+
+
+@given(BLOCKS, st.integers(1, 6), st.integers(0, 5))
+def test_a_loader_goes_on_where_another_stopped(blocks: list[int], batch_size: int, consumed: int):
+    num_items = sum(blocks)
+    first = loader_of(num_items, batch_size, blocks=blocks)
+    whole = batches_of(loader_of(num_items, batch_size, blocks=blocks), consumed + 3)
     batches_of(first, consumed)
     assert first.position == consumed * batch_size
-    again = batches_of(loader_of(num_items, batch_size, position=first.position), 3)
+    again = batches_of(loader_of(num_items, batch_size, position=first.position, blocks=blocks), 3)
     assert all(torch.equal(one, other) for one, other in zip(whole[consumed:], again, strict=True))
 
 
@@ -77,9 +142,10 @@ def test_an_epoch_holds_every_item_once():
     assert sorted(torch.cat(batches)[:, 0].tolist()) == list(range(12))
 
 
-def test_workers_change_nothing_ignore_the_signals_of_the_step_and_use_one_thread():
-    loader = loader_of(10, 4, num_workers=2, position=8)
-    expected = batches_of(loader_of(10, 4, position=8), 6)
+@pytest.mark.parametrize("blocks", [None, [4, 3, 3]])
+def test_workers_change_nothing_ignore_the_signals_of_the_step_and_use_one_thread(blocks: list[int] | None):
+    loader = loader_of(10, 4, num_workers=2, position=8, blocks=blocks)
+    expected = batches_of(loader_of(10, 4, position=8, blocks=blocks), 6)
     first = next(loader)
     children = active_children()
     assert set(first[:, 2].tolist()) <= {child.pid for child in children}
@@ -93,6 +159,8 @@ def test_workers_change_nothing_ignore_the_signals_of_the_step_and_use_one_threa
     # Only what was handed out counts, not what the workers have ready.
     assert loader.position == 8 + 6 * 4
     assert loader.waited_seconds > 0
+    assert loader.journal.counts["read"] == 24
+    assert set(loader.journal.seconds) == {"read", "collate", "hand_over"}
     loader.close()
     for child in children:
         child.join(10)
@@ -108,6 +176,79 @@ def test_an_error_keeps_its_kind_and_message_and_the_batch_is_not_passed_over(nu
             next(loader)
     assert loader.position == 0
     assert loader.batches is None
+
+
+def test_a_batch_is_read_by_as_many_workers_as_divide_the_turns(capsys: pytest.CaptureFixture[str]):
+    def num_workers(asked: int, blocks: list[int] | None) -> int:
+        return loader_of(10, 4, num_workers=asked, blocks=blocks, num_turns=6).num_workers
+
+    assert [num_workers(asked, [5, 5]) for asked in range(8)] == [0, 1, 2, 3, 3, 3, 6, 6]
+    assert [num_workers(asked, None) for asked in range(8)] == list(range(8))
+    loader = loader_of(10, 4, num_workers=2, blocks=[5, 5], num_turns=3)
+    next(loader)
+    loader.close()
+    assert "1 of 2 workers are used: their number must divide num_turns 3" in capsys.readouterr().err
+
+
+def test_workers_whose_memory_grows_are_replaced_and_no_batch_is_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("streams.loader.MIN_BATCHES", 2)
+    # Python with torch alone is larger than this.
+    settings = LoaderSettings(2, num_workers=2, prefetch_batches=2, num_turns=2, worker_memory_mebibytes=16)
+    loader = Loader(Numbers(10, blocks=[5, 5]), settings, seed=3)
+    found, workers = [], set()
+    for _ in range(13):
+        batch = next(loader)
+        found.append(batch[:, :2])
+        workers.update(batch[:, 2].tolist())
+    loader.close()
+    expected = batches_of(loader_of(10, 2, blocks=[5, 5]), 13)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    # After 2 batches come the 4 that the workers had been asked for.
+    assert len(workers) in {5, 6}
+    assert loader.num_replaced_workers == 4
+    assert len(re.findall(r"a worker has grown to \d+ MiB after 2 batches: .* replaced", capsys.readouterr().err)) == 2
+
+
+def test_starting_workers_draws_nothing_from_torch():
+    state = torch.get_rng_state()
+    batches_of(loader_of(10, 4), 2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_files_that_fail_are_named_once_and_counted(num_workers: int, capsys: pytest.CaptureFixture[str]):
+    settings = LoaderSettings(batch_size=10, num_workers=num_workers, max_failed_share=0.3)
+    source = PassingOver(Failing(20, first_bad=18))
+    loader = Loader(source, settings, seed=0)
+    read = torch.cat(batches_of(loader, 20))[:, 0]
+    loader.close()
+    printed = capsys.readouterr().err.splitlines()
+    assert sorted(printed) == ["passed over: item18.mp4: damaged", "passed over: item19.mp4: damaged"]
+    assert set(read.tolist()) == set(range(18))
+    assert loader.journal.counts["read"] == 200
+    assert 20 <= loader.journal.counts["failed"] <= 30
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_when_too_many_fail_the_run_stops_and_says_so(num_workers: int):
+    settings = LoaderSettings(batch_size=10, num_workers=num_workers, max_failed_share=0.3)
+    loader = Loader(PassingOver(Failing(20, first_bad=10)), settings, seed=0)
+    message = r"\d+ of 1\d\d clips cannot be read, more than the share 0\.3 .*: repair .*; first reasons: item1"
+    with pytest.raises(MediaError, match=message):
+        batches_of(loader, 20)
+    assert 40 <= loader.position < 100
+    assert loader.batches is None
+
+
+def test_what_failed_before_the_first_batch_is_told_once(capsys: pytest.CaptureFixture[str]):
+    source = PassingOver(Failing(20, first_bad=19))
+    source.read(19, np.random.default_rng(0))
+    loader = Loader(source, LoaderSettings(batch_size=2, num_workers=1), seed=0)
+    next(loader)
+    loader.close()
+    assert capsys.readouterr().err.splitlines() == ["passed over: item19.mp4: damaged"]
 
 
 def test_after_closing_the_next_batch_is_still_the_next():
@@ -151,11 +292,12 @@ def test_a_loader_that_was_never_closed_does_not_hold_up_the_exit(tmp_path: Path
         (0, 4, {}, "the source has no items"),
         (4, 3, {"num_ranks": 2}, "batch_size 3 must be a multiple of the 2 processes"),
         (4, 0, {}, "batch_size 0 must be"),
+        (4, 4, {"num_turns": 0}, "num_turns 0 must be 1 or more"),
         (4, 4, {"rank": 2, "num_ranks": 2}, "rank 2 is not one of 2"),
         (4, 4, {"position": -1}, "must not be negative"),
         (4, 4, {"seed": -1}, "must not be negative"),
     ],
 )
-def test_wrong_arguments_are_refused(items: int, batch_size: int, place: dict[str, int], message: str):
+def test_wrong_arguments_are_refused(items: int, batch_size: int, place: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         loader_of(items, batch_size, **place)

@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from streams.clip import Clip
 from streams.errors import MediaError
 from streams.loader import Source
 from streams.pyav.writer import write_video
 from streams.settings import ClipSettings
-from streams.videos import OPEN_READERS, ClipAddress, PassingOver, SoundSource, VideoSource, find_videos
+from streams.videos import OPEN_READERS, SoundSource, VideoSource, find_videos
 from tests.streams.ffmpeg import ffmpeg, make_video, number_of, numbered_frames, reference
 
 RATE, HZ = 20.0, 16000
@@ -196,35 +195,6 @@ def test_decord_reads_the_same_clips(video: Path):
     ours, theirs = VideoSource([video], SETTINGS).read(2, draw()), VideoSource([video], settings).read(2, draw())
     # decord does not interpolate colours, which shows at edges.
     assert (ours.frames.int() - theirs.frames.int()).abs().float().mean() < 1.5
-
-
-class Broken(VideoSource):
-    """Stands in for a source of which some clips cannot be read."""
-
-    def __init__(self, broken: set[int]) -> None:
-        self.broken = broken
-        self.clips = [ClipAddress(Path(f"{number}.mp4"), number, 0) for number in range(4)]
-
-    def __len__(self) -> int:
-        return 4
-
-    def read(self, index: int, generator: np.random.Generator) -> Clip:
-        if index in self.broken:
-            raise MediaError(f"{index}.mp4: damaged")
-        frames = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-        return Clip(frames, torch.tensor([0.0], dtype=torch.float64), None, f"{index}.mp4")
-
-
-def test_a_clip_that_cannot_be_read_is_passed_over_and_named_once(capsys: pytest.CaptureFixture[str]) -> None:
-    source = PassingOver(Broken({1, 3}))  # type: ignore[arg-type]
-    clips = [source.read(index, np.random.default_rng(0)) for index in (0, 1, 2, 3, 1)]
-    assert [clip.video for clip in clips] == ["0.mp4", "2.mp4", "2.mp4", "0.mp4", "2.mp4"]
-    assert capsys.readouterr().err.splitlines() == ["passed over: 1.mp4: damaged", "passed over: 3.mp4: damaged"]
-
-
-def test_a_source_of_nothing_but_damage_is_an_error() -> None:
-    with pytest.raises(MediaError, match="none of 4 clips can be read"):
-        PassingOver(Broken({0, 1, 2, 3})).read(2, np.random.default_rng(0))  # type: ignore[arg-type]
 
 
 def test_sound_is_read_alone_as_it_is_read_beside_pictures(video: Path):

@@ -3,11 +3,11 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -142,10 +142,10 @@ class Loop:
         """Nothing is read yet."""
         self.engine, self.loader, self.settings, self.batch_size = engine, loader, settings, batch_size
         self.report, self.stop, self.stopping = report, stop, False
-        self.batches = without_draws(loader)
         self.meter = Meter()
         self.norm = torch.zeros(())
-        self.num_updates, self.seconds, self.waited_before = 0, 0.0, loader.waited_seconds
+        self.num_updates, self.seconds = 0, 0.0
+        self.waited_before, self.stages_before = loader.waited_seconds, dict(loader.journal.seconds)
 
     def open_bar(self, step: int, main: bool) -> tqdm:
         """The bar of progress, on the terminal of rank 0; in a log it grows a line every half minute."""
@@ -167,7 +167,7 @@ class Loop:
             NonFiniteLossError: the loss of any process is not finite.
         """
         started = time.perf_counter()
-        batch = next(self.batches).to(self.engine.device)
+        batch = next(self.loader).to(self.engine.device)
         objective = self.engine.objective
         if isinstance(objective, KnowsShareDone):
             objective.share_done = (step - 1) / self.settings.steps
@@ -203,16 +203,28 @@ class Loop:
     def show(self, step: int) -> None:
         """Reports the means since the last report."""
         means = self.meter.read()
-        waited = self.loader.waited_seconds - self.waited_before
+        rate = self.num_updates * self.batch_size / self.seconds
+        waited = min((self.loader.waited_seconds - self.waited_before) / self.seconds, 1.0)
         speed = {
             "optimizer/learning_rate": self.learning_rate,
             "optimizer/gradient_norm": float(self.norm),
-            "speed/samples_per_second": self.num_updates * self.batch_size / self.seconds,
-            "speed/share_waited_for_data": min(waited / self.seconds, 1.0),
+            "speed/samples_per_second": rate,
+            "speed/share_waited_for_data": waited,
+            "data/num_failed": self.loader.journal.counts["failed"],
         }
-        self.report.scalars(means | speed, step)
-        self.bar.set_postfix(loss=f"{means['loss']:.4g}", refresh=False)
-        self.num_updates, self.seconds, self.waited_before = 0, 0.0, self.loader.waited_seconds
+        self.report.scalars(means | speed | self.shares_of_reading(), step)
+        self.bar.set_postfix_str(
+            f"loss={means['loss']:.4g}, {rate:.3g} samples/s, the model waited {waited:.0%} for data", refresh=False
+        )
+        self.num_updates, self.seconds = 0, 0.0
+        self.waited_before, self.stages_before = self.loader.waited_seconds, dict(self.loader.journal.seconds)
+
+    def shares_of_reading(self) -> dict[str, float]:
+        """Share of each stage in the time that reading has taken since the last report, of all workers together."""
+        seconds = self.loader.journal.seconds
+        spent = {stage: seconds[stage] - self.stages_before.get(stage, 0.0) for stage in seconds}
+        total = sum(spent.values())
+        return {f"data/{stage}_share": part / total for stage, part in spent.items() if total > 0}
 
     def preview(self, preview: Preview, step: int) -> None:
         """Shows the objective's work; training goes on as if nothing had been drawn."""
@@ -246,12 +258,3 @@ class Flags:
             self.ready.synchronize()
         broken, stopping = self.host.tolist()
         return broken > 0, stopping > 0
-
-
-def without_draws(batches: Loader) -> Iterator[Any]:
-    """The batches, without the draw of a seed by torch's loader at its start, which an unbroken run does not have."""
-    iterator = iter(batches)
-    with randomness.kept():
-        first = next(iterator)
-    yield first
-    yield from iterator

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -59,6 +60,9 @@ def test_means_rates_and_norms_are_reported(tmp_path: Path):
         "optimizer/gradient_norm",
         "speed/samples_per_second",
         "speed/share_waited_for_data",
+        "data/num_failed",
+        "data/read_share",
+        "data/collate_share",
     }
     loss = [(event.step, event.value) for event in events.Scalars("loss")]
     pairs = zip(toy.losses[::2], toy.losses[1::2], strict=True)
@@ -68,6 +72,8 @@ def test_means_rates_and_norms_are_reported(tmp_path: Path):
     assert [event.value for event in events.Scalars("twice")] == pytest.approx([2 * v for _, v in expected], rel=1e-5)
     assert events.Scalars("optimizer/learning_rate")[0].value == pytest.approx(1e-2)
     assert all(0 <= event.value <= 1 for event in events.Scalars("speed/share_waited_for_data"))
+    read, collate = (events.Scalars(f"data/{stage}_share") for stage in ("read", "collate"))
+    assert [one.value + other.value for one, other in zip(read, collate, strict=True)] == pytest.approx([1, 1, 1])
 
 
 def test_curves_of_a_resumed_run_do_not_fork(tmp_path: Path):
@@ -183,3 +189,4 @@ def test_the_progress_shows_on_the_terminal(tmp_path: Path, capfd: pytest.Captur
     assert "training on cpu in fp32, processes: 1, ZeRO stage: 1" in printed.err
     assert "6/6" in printed.err
     assert "loss=" in printed.err
+    assert re.search(r" samples/s, the model waited \d+% for data", printed.err)
