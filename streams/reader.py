@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
+from streams.addresses import Address
+from streams.errors import MediaError
 from streams.index import FrameIndex
 
 
@@ -54,7 +56,7 @@ class VideoReader(Protocol):
         ...
 
 
-def open_video(path: Path, reader: Literal["pyav", "decord"] = "pyav") -> VideoReader:
+def open_video(path: Address, reader: Literal["pyav", "decord"] = "pyav") -> VideoReader:
     """Opens a video with one of the libraries; each is imported only when it is asked for.
 
     Raises:
@@ -64,6 +66,8 @@ def open_video(path: Path, reader: Literal["pyav", "decord"] = "pyav") -> VideoR
         from streams.pyav.pictures import PyAVReader
 
         return PyAVReader(path)
+    if not isinstance(path, Path):
+        raise MediaError(f"{path}: decord reads local files alone; read it with pyav")
     from streams.decord import DecordReader
 
     return DecordReader(path)

@@ -1,4 +1,4 @@
-"""Settings of everything that leaves `streams`: how clips are sampled from videos."""
+"""Settings of everything that leaves `streams`: how videos are examined, and clips sampled from them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -52,6 +52,37 @@ class LoaderSettings:
     num_turns: int = 12
     max_failed_share: float = 0.1
     worker_memory_mebibytes: int = 2048
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """How files are examined: limits that a good file keeps within, and how the data are split.
+
+    Attributes:
+        seconds_limit: time that one file may take, whatever its size.
+        seconds_per_megabyte: time on top of that for every million bytes.
+        memory_limit_bytes: memory that one process may take.
+        max_pixels: most pixels of one frame.
+        max_frames_per_second: highest rate of frames.
+        max_file_bytes: largest file; 0 for any size.
+        min_decoded_share: least share of its frames that must decode, before the first damage.
+        timeout_seconds: longest silence of a web server.
+        cut_threshold: change between two frames, in percent, that begins another scene (FFmpeg's scdet).
+        validation_share: share of the files, by the hash of their content, kept for validation.
+        test_share: share of the files, by the hash of their content, kept for testing.
+    """
+
+    seconds_limit: float = 60.0
+    seconds_per_megabyte: float = 5.0
+    memory_limit_bytes: int = 2 << 30
+    max_pixels: int = 8192 * 4320
+    max_frames_per_second: float = 1000.0
+    max_file_bytes: int = 0
+    min_decoded_share: float = 0.5
+    timeout_seconds: float = 30.0
+    cut_threshold: float = 10.0
+    validation_share: float = 0.05
+    test_share: float = 0.05
 
 
 @dataclass(frozen=True)

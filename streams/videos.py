@@ -4,8 +4,6 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
 
+from streams.addresses import Address
 from streams.clip import Batch, Clip
 from streams.errors import MediaError
 from streams.geometry import resize_crop
@@ -20,36 +19,10 @@ from streams.journal import Journal
 from streams.reader import VideoReader, open_video
 from streams.settings import ClipSettings
 
-SUFFIXES = {
-    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".ivf", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-    *(".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv"),
-}
 # Times are sums of rounded numbers: a frame that starts this much late still counts as shown.
 TINY_SECONDS = 1e-4
 # Readers that stay open in each process.
 OPEN_READERS = 4
-
-
-def find_videos(videos: str | Path) -> list[Path]:
-    """All videos of a folder (and of those inside), one file, or those that a glob matches; sorted.
-
-    Raises:
-        MediaError: nothing is there, or no video in it.
-    """
-    path = Path(videos)
-    if path.is_dir():
-        found = [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
-        found = [file for file in found if file.suffix.lower() in SUFFIXES]
-    elif path.exists():
-        found = [path]
-    elif has_magic(str(videos)):
-        # Path.glob takes no absolute patterns.
-        found = [file for file in map(Path, glob(str(videos), recursive=True)) if file.is_file()]  # noqa: PTH207
-    else:
-        raise MediaError(f"{videos}: no such file or folder; give a folder of videos, one video, or a glob")
-    if not found:
-        raise MediaError(f"{videos}: no videos there; known endings are {' '.join(sorted(SUFFIXES))}")
-    return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -63,7 +36,7 @@ class Video:
         num_frames: instants from there to the end of the video.
     """
 
-    path: Path
+    path: Address
     seconds: Float64[np.ndarray, " frame"]
     first: int
     num_frames: int
@@ -73,7 +46,7 @@ class Video:
 class ClipAddress:
     """Where a clip begins: `start` counts frames of the run's grid since the start of the container."""
 
-    path: Path
+    path: Address
     video: int
     start: int
 
@@ -89,7 +62,7 @@ class VideoSource:
     """
 
     def __init__(
-        self, paths: Sequence[Path], settings: ClipSettings, random_start: bool = False, verify: bool = False
+        self, paths: Sequence[Address], settings: ClipSettings, random_start: bool = False, verify: bool = False
     ) -> None:
         """Probes every file once.
 
@@ -106,8 +79,8 @@ class VideoSource:
         self.journal = Journal()
         self.videos: list[Video] = []
         self.clips: list[ClipAddress] = []
-        self.skipped: list[tuple[Path, str]] = []
-        self.readers: OrderedDict[Path, VideoReader] = OrderedDict()
+        self.skipped: list[tuple[Address, str]] = []
+        self.readers: OrderedDict[Address, VideoReader] = OrderedDict()
         for path in paths:
             try:
                 video = self.probe(path)
@@ -120,7 +93,7 @@ class VideoSource:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in self.skipped[:3])
             raise MediaError(f"no clip can be read from {len(paths)} files; first reasons: {reasons or 'none given'}")
 
-    def probe(self, path: Path) -> Video:
+    def probe(self, path: Address) -> Video:
         """Reads the times of one file and decodes a bit of it."""
         with open_video(path, self.settings.reader) as reader:
             seconds = reader.seconds
@@ -180,7 +153,7 @@ class VideoSource:
         with self.journal.timed("resize"):
             return resize_crop(frames, self.settings.height, self.settings.width)
 
-    def read_sound(self, path: Path, start: int, num_frames: int) -> Float32[Tensor, "frame sample"] | None:
+    def read_sound(self, path: Address, start: int, num_frames: int) -> Float32[Tensor, "frame sample"] | None:
         """Sound of each frame from its time on; None if the file has none."""
         from streams.pyav.sound import read_sound
 
@@ -193,7 +166,7 @@ class VideoSource:
             return None
         return torch.stack([sound[begin : begin + per_frame] for begin in starts - starts[0]])
 
-    def reader_of(self, path: Path) -> VideoReader:
+    def reader_of(self, path: Address) -> VideoReader:
         """An open reader of this file; the least recently used one is closed for it."""
         if path not in self.readers:
             while len(self.readers) >= OPEN_READERS:

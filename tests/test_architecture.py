@@ -18,7 +18,7 @@ FILES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room
 # in the same folder.
 RANKS = (
     ("streams.errors", "streams.settings"),
-    ("streams.addresses", "streams.clip", "streams.geometry", "streams.index"),
+    ("streams.addresses", "streams.clip", "streams.geometry", "streams.index", "streams.manifest"),
     ("streams.pyav",),
     ("streams",),
     ("streams.physics",),
@@ -44,6 +44,7 @@ DOORS = {
     "decord": "streams/decord.py",
     "torchaudio": "streams/mel.py",
     "kornia": "streams/geometry.py",
+    "pyarrow": "streams/manifest.py",
     "zarr": "worldmodel/cache/latents.py",
     "xformers": "worldmodel/attention.py",
     "matplotlib": "worldmodel/evaluation/plots.py",

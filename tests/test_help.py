@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import docstring_parser
 import pytest
 
-from streams.settings import ClipSettings, PhysicsSettings
+from streams.settings import PhysicsSettings, ScanSettings
 from worldmodel.settings import (
     DemoSettings,
     EvaluateSettings,
@@ -19,7 +19,20 @@ from worldmodel.settings import (
     TrainSettings,
 )
 
-HEAVY = ["torch", "deepspeed", "zarr", "av", "decord", "torchaudio", "kornia", "xformers", "matplotlib", "safetensors"]
+HEAVY = [
+    "torch",
+    "deepspeed",
+    "zarr",
+    "av",
+    "decord",
+    "torchaudio",
+    "kornia",
+    "xformers",
+    "matplotlib",
+    "safetensors",
+    "pyarrow",
+    "aiohttp",
+]
 PROGRAM = f"""
 import contextlib, importlib, io, json, sys
 found = {{}}
@@ -40,7 +53,7 @@ CLASSES = {
     "worldmodel.cli rollout --help": (RolloutSettings, ""),
     "worldmodel.cli evaluate --help": (EvaluateSettings, ""),
     "tools.videos physics --help": (PhysicsSettings, "world."),
-    "tools.videos scan --help": (ClipSettings, "clips."),
+    "tools.videos scan --help": (ScanSettings, ""),
 }
 OTHERS = {
     "worldmodel.cli --help": ["demo", "tokenizer", "train", "rollout", "evaluate", "tools.latents", "tools.videos"],

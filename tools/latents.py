@@ -49,7 +49,8 @@ def run_build(arguments: Namespace) -> None:
     """Encodes all videos and prints what came of it."""
     import torch
 
-    from streams.videos import VideoSource, find_videos
+    from streams.addresses import find_videos
+    from streams.videos import VideoSource
     from worldmodel.cache.encoding import clip_settings, encode_videos
     from worldmodel.cache.latents import LatentCache
 

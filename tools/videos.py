@@ -1,5 +1,6 @@
-"""Videos: `python -m tools.videos physics FOLDER` writes clips of the physics world, `scan VIDEOS` lists clips."""
+"""Videos: `python -m tools.videos physics FOLDER` writes clips of the physics world, `scan VIDEOS` examines files."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from streams.errors import UserError
-from streams.settings import ClipSettings, PhysicsSettings
+from streams.settings import PhysicsSettings, ScanSettings
+
+SCAN = """Decodes every file in a child process and writes what is in it to a manifest, a CSV and a contact sheet. A
+scan that was stopped goes on where it was when it is started again, and files that have not changed since are kept."""
 
 
 def build_parser() -> ArgumentParser:
@@ -25,9 +29,15 @@ def build_parser() -> ArgumentParser:
     physics.add_argument("--workers", type=int, default=0, help="processes; 0 takes one per processor")
     physics.add_class_arguments(PhysicsSettings, "world")
     commands.add_subcommand("physics", physics)
-    scan = ArgumentParser(description="Lists clips per video, and the files that are left out with the reason.")
-    scan.add_argument("videos", type=str, help="folder of videos, one video, or a glob")
-    scan.add_class_arguments(ClipSettings, "clips")
+    scan = ArgumentParser(description=SCAN)
+    scan.add_argument("videos", type=str, help="folder of videos, one video, a glob, a manifest, or an address")
+    scan.add_argument("--out", type=str, default="manifest.parquet", help="manifest to write, with a .csv beside it")
+    scan.add_argument("--workers", type=int, default=0, help="processes; 0 takes one per processor")
+    scan.add_argument(
+        "--again", type=bool, nargs="?", const=True, default=False, help="decode unchanged files again too"
+    )
+    scan.add_argument("--sheet_files", type=int, default=300, help="most files on the contact sheet; 0 draws none")
+    scan.add_class_arguments(ScanSettings)
     commands.add_subcommand("scan", scan)
     return parser
 
@@ -64,18 +74,23 @@ def limit_threads() -> None:
     torch.set_num_threads(1)
 
 
-def run_scan(arguments: Namespace, settings: ClipSettings) -> None:
-    """Prints the number of clips of every video and the reason for each file that is left out."""
-    from collections import Counter
+def run_scan(arguments: Namespace) -> None:
+    """Examines all files; writes the manifest and the contact sheet, and prints a report."""
+    from streams.scan import scan
+    from tools.contact_sheet import draw_sheet
+    from tools.scan_report import report
 
-    from streams.videos import VideoSource, find_videos
-
-    source = VideoSource(find_videos(arguments.videos), settings)
-    for path, num_clips in sorted(Counter(clip.path for clip in source.clips).items()):
-        print(f"{num_clips:6d} clips  {path}")
-    for path, reason in source.skipped:
-        print(f"   skipped  {path}: {reason}")
-    print(f"{len(source.clips)} clips; {len(source.skipped)} files skipped")
+    names = [field.name for field in dataclasses.fields(ScanSettings)]
+    settings = ScanSettings(**{name: arguments[name] for name in names})
+    num_workers = arguments.workers or os.cpu_count() or 1
+    out = Path(arguments.out)
+    manifest = scan(arguments.videos, out, settings, num_workers, arguments.again)
+    print("\n".join(report(manifest)))
+    print(f"manifest      {out} and {out.with_suffix('.csv')}")
+    if arguments.sheet_files:
+        sheet = out.with_suffix(".png")
+        num_drawn = draw_sheet(manifest, sheet, settings, num_workers, arguments.sheet_files)
+        print(f"contact sheet {sheet} ({num_drawn} of {len(manifest.entries)} files)")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,10 +102,13 @@ def main(arguments: list[str] | None = None) -> int:
         if parsed.subcommand == "physics":
             run_physics(chosen, chosen.world)
         else:
-            run_scan(chosen, chosen.clips)
+            run_scan(chosen)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from streams.addresses import find_videos
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
 from streams.passing_over import PassingOver
-from streams.videos import SoundSource, VideoSource, find_videos
+from streams.videos import SoundSource, VideoSource
 from worldmodel.cache.latents import CodeBatch, LatentSource
 from worldmodel.codecs.objective import PictureObjective, SoundObjective
 from worldmodel.codecs.picture import PictureVQ

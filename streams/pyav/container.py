@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 
+from streams.addresses import Address, open_seekable, read_errors
 from streams.errors import MediaError
 
 # A playlist renamed to .mp4 must not open other files or addresses, so only files that hold media themselves are read.
@@ -20,23 +22,27 @@ MAX_PIXELS = 8192 * 4320
 
 
 @contextmanager
-def media_errors(path: Path) -> Iterator[None]:
+def media_errors(path: Address) -> Iterator[None]:
     """Turns whatever PyAV raises on a broken file into a MediaError with the path and the reason."""
     try:
         yield
-    except (FFmpegError, UnicodeDecodeError, IndexError, MemoryError, ValueError) as error:
+    except (FFmpegError, UnicodeDecodeError, IndexError, MemoryError, ValueError, *read_errors()) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise MediaError(f"{path}: cannot be decoded ({reason}); repair the file or leave it out") from error
 
 
-def open_container(path: Path) -> InputContainer:
+def open_container(path: Address) -> InputContainer:
     """Opens a file for reading, and nothing that the file refers to."""
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     # Metadata that is not UTF-8 would raise.
-    return av.open(f"file:{path}", metadata_errors="ignore", container_options=options)
+    if isinstance(path, Path):
+        return av.open(f"file:{path}", metadata_errors="ignore", container_options=options)
+    # The container holds the file object, which closes itself when nothing holds it any more.
+    file: IO[bytes] = open_seekable(path)
+    return av.open(file, "r", metadata_errors="ignore", container_options=options)
 
 
-def picture_track(container: InputContainer, path: Path) -> av.VideoStream:
+def picture_track(container: InputContainer, path: Address) -> av.VideoStream:
     """The first track of moving pictures, ready to decode."""
     tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
     if not tracks:

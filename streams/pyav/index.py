@@ -1,16 +1,16 @@
 """The times of all frames, from the packets alone where the container tells them."""
 
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
+from streams.addresses import Address
 from streams.errors import MediaError
 from streams.index import FrameIndex
 from streams.pyav.container import open_container, packets, picture_track
 
 
-def index_frames(path: Path, decode: bool = False) -> FrameIndex:
+def index_frames(path: Address, decode: bool = False) -> FrameIndex:
     """Reads the times of all frames, by default from the packets alone.
 
     Args:

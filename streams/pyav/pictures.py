@@ -3,7 +3,6 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 
 import av
 import numpy as np
@@ -13,6 +12,7 @@ from av.error import FFmpegError
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
+from streams.addresses import Address
 from streams.errors import MediaError
 from streams.index import FrameIndex
 from streams.pyav.container import media_errors, open_container, packets, picture_track
@@ -36,7 +36,7 @@ class PyAVReader:
 
     name = "pyav"
 
-    def __init__(self, path: Path, index: FrameIndex | None = None) -> None:
+    def __init__(self, path: Address, index: FrameIndex | None = None) -> None:
         """Indexes the file, unless its index is given, and decodes its first frame.
 
         Raises:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from math import gcd
-from pathlib import Path
 
 import av
 import numpy as np
@@ -13,6 +12,7 @@ from av.error import InvalidDataError
 from jaxtyping import Float32
 from torch import Tensor
 
+from streams.addresses import Address
 from streams.errors import MediaError
 from streams.pyav.container import media_errors, open_container
 
@@ -23,7 +23,7 @@ SOUND_RUN_UP_SECONDS = 0.5
 
 
 def read_sound(
-    path: Path, start_seconds: float, stop_seconds: float, sample_hz: int
+    path: Address, start_seconds: float, stop_seconds: float, sample_hz: int
 ) -> Float32[Tensor, " sample"] | None:
     """Mono sound of an interval, on the clock of `PyAVReader.seconds`.
 

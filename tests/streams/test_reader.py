@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import pytest
+from upath import UPath
 
 from streams.errors import MediaError
 from streams.reader import open_video
@@ -112,3 +113,8 @@ def test_damaged_files_give_frames_or_a_media_error(reader: Reader, kind: str, v
         path.write_bytes(damaged)
         with suppress(MediaError), open_video(path, reader) as opened:
             assert len(opened.frames_at(range(len(opened.seconds)))) == len(opened.seconds)
+
+
+def test_decord_reads_local_files_alone():
+    with pytest.raises(MediaError, match=r"memory://a\.mp4: decord reads local files alone; read it with pyav"):
+        open_video(UPath("memory://a.mp4"), "decord")

@@ -9,7 +9,7 @@ from streams.errors import MediaError
 from streams.loader import Source
 from streams.pyav.writer import write_video
 from streams.settings import ClipSettings
-from streams.videos import OPEN_READERS, SoundSource, VideoSource, find_videos
+from streams.videos import OPEN_READERS, SoundSource, VideoSource
 from tests.streams.ffmpeg import ffmpeg, make_video, number_of, numbered_frames, reference
 
 RATE, HZ = 20.0, 16000
@@ -35,29 +35,6 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def draw() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-def test_a_folder_is_searched_to_the_bottom_for_known_endings(tmp_path: Path):
-    wanted = [tmp_path / "a.mp4", tmp_path / "deep" / "er" / "b.MKV", tmp_path / "naïve クリップ.webm"]
-    for path in [*wanted, tmp_path / "a.truth.npz", tmp_path / "notes.txt", tmp_path / ".a.mp4.partial"]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    assert find_videos(tmp_path) == sorted(wanted)
-    assert find_videos(str(tmp_path / "*.mp4")) == [wanted[0]]
-    assert find_videos(str(tmp_path / "**" / "*.MKV")) == [wanted[1]]
-    assert find_videos(wanted[0]) == [wanted[0]]
-
-
-def test_a_missing_folder_is_a_media_error(tmp_path: Path):
-    with pytest.raises(MediaError, match="no such file or folder"):
-        find_videos(tmp_path / "gone")
-
-
-def test_an_empty_folder_is_a_media_error(tmp_path: Path):
-    with pytest.raises(MediaError, match=r"no videos there; known endings are \.3gp"):
-        find_videos(tmp_path)
-    with pytest.raises(MediaError, match="no videos there"):
-        find_videos(str(tmp_path / "*.mp4"))
 
 
 def test_a_video_source_is_a_source(video: Path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from streams.manifest import Manifest
 from tools.videos import build_parser, main
 
 SHORT = ["--world.seconds=0.5", "--workers=1"]
@@ -30,14 +31,27 @@ def test_two_processes_write_what_one_writes(tmp_path: Path):
             assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_scan_lists_clips_and_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    main(["physics", str(tmp_path), "--num-videos=2", *SHORT])
-    (tmp_path / "text.mp4").write_text("no video")
-    assert main(["scan", str(tmp_path), "--clips.num_frames=4"]) == 0
-    output = capsys.readouterr().out
-    assert "2 clips  " in output
-    assert f"skipped  {tmp_path / 'text.mp4'}: cannot be decoded" in output
-    assert "4 clips; 1 files skipped" in output
+def test_scan_writes_a_manifest_and_a_sheet_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    main(["physics", str(tmp_path / "in"), "--num-videos=2", *SHORT])
+    (tmp_path / "in" / "text.mp4").write_text("no video")
+    arguments = ["scan", str(tmp_path / "in"), f"--out={tmp_path / 'm.parquet'}", "--workers=1"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "files         3: 2 usable, 1 not" in captured.out
+    assert f"  {tmp_path / 'in' / 'text.mp4'}: cannot be decoded" in captured.out
+    assert f"contact sheet {tmp_path / 'm.png'} (3 of 3 files)" in captured.out
+    assert "3/3" in captured.err
+    assert [len(Manifest.read(tmp_path / name).usable) for name in ("m.parquet", "m.csv")] == [2, 2]
+    assert main(["scan", str(tmp_path / "m.parquet"), f"--out={tmp_path / 'n.parquet'}", "--sheet_files=0"]) == 0
+    assert "files         3: 2 usable, 1 not" in capsys.readouterr().out
+    assert not (tmp_path / "n.png").exists()
+
+
+def test_limits_of_a_scan_are_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    main(["physics", str(tmp_path / "in"), "--num-videos=1", *SHORT])
+    out = f"--out={tmp_path / 'm.parquet'}"
+    assert main(["scan", str(tmp_path / "in"), out, "--max_pixels=100", "--sheet_files=0", "--workers=1"]) == 0
+    assert "64x64 pixels, max_pixels allows 100" in capsys.readouterr().out
 
 
 def test_a_missing_folder_is_one_line_and_a_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from streams.addresses import find_videos
 from streams.physics.world import write_clip
 from streams.settings import LoaderSettings, PhysicsSettings
-from streams.videos import VideoSource, find_videos
+from streams.videos import VideoSource
 from tests.worldmodel.tiny import MODEL, PICTURE
 from tests.worldmodel.tiny_run import CLIPS, SOUND
 from worldmodel.cache.encoding import clip_settings, encode_videos

@@ -1,6 +1,5 @@
 """Videos to a latent cache: every clip is read once and encoded in the three orders that views need."""
 
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from jaxtyping import Int, Integer
 from torch import Tensor
 from tqdm import tqdm
 
+from streams.addresses import content_hash
 from streams.clip import Batch, Clip, to_float
 from streams.errors import MediaError
 from streams.geometry import resize_crop
@@ -191,12 +191,6 @@ def check_codes(path: str | Path, codecs: Sequence[Any], num_clips: int, generat
             f"only {np.mean(shares):.1%} of the codes in {path} are what the codec gives now: build the cache again"
         )
     return float(np.mean(shares))
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file; the only sign of a damaged video that decodes without complaint."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def heldout_of(hashes: list[str], share: float) -> list[bool]:

@@ -1,10 +1,16 @@
+import gc
 from pathlib import Path
 
 import pytest
+import torch
+from upath import UPath
 
+from streams.addresses import address_of
 from streams.errors import MediaError
 from streams.pyav.pictures import PyAVReader
+from streams.pyav.sound import read_sound
 from tests.streams.ffmpeg import ffmpeg
+from tests.streams.web import serving
 
 
 def test_frames_larger_than_8k_are_refused_before_they_are_decoded(ours: Path, monkeypatch: pytest.MonkeyPatch):
@@ -19,3 +25,32 @@ def test_metadata_that_is_not_text_does_not_matter(ours: Path, tmp_path: Path):
     (tmp_path / "a.mkv").write_bytes(content.replace(b"TITLE", b"\xff\xfe\xff\xe9\xe9"))
     with PyAVReader(tmp_path / "a.mkv") as reader:
         assert len(reader.seconds) == 48
+
+
+@pytest.mark.parametrize("in_parts", [True, False])
+def test_a_file_on_a_server_is_read_as_the_local_one(ours: Path, in_parts: bool):
+    with serving(ours.parent, in_parts) as server:
+        address = address_of(f"{server}/{ours.name}")
+        with PyAVReader(address) as reader, PyAVReader(ours) as local:
+            assert torch.equal(reader.frames_at([40, 3, 17]), local.frames_at([40, 3, 17]))
+        sound, expected = read_sound(address, 0.5, 1.0, 16000), read_sound(ours, 0.5, 1.0, 16000)
+        assert sound is not None
+        assert expected is not None
+        assert torch.equal(sound, expected)
+        gc.collect()  # file objects left open would warn, and warnings are errors
+
+
+def test_a_playlist_on_a_server_opens_nothing_else(ours: Path):
+    playlist = UPath("memory://playlist.mp4")
+    playlist.write_bytes(f"#EXTM3U\n#EXTINF:1,\n{ours}\n".encode())
+    with pytest.raises(MediaError, match="cannot be decoded .Invalid data"):
+        PyAVReader(playlist)
+    joined = UPath("memory://joined.mp4")
+    joined.write_bytes(f"ffconcat version 1.0\nfile '{ours}'\n".encode())
+    with pytest.raises(MediaError, match="cannot be decoded .Invalid"):
+        PyAVReader(joined)
+
+
+def test_a_server_that_falls_silent_is_a_media_error(ours: Path):
+    with serving(ours.parent, silent=True) as server, pytest.raises(MediaError, match="cannot be read"):
+        PyAVReader(address_of(f"{server}/{ours.name}", timeout_seconds=0.3))

@@ -1,0 +1,252 @@
+"""What is in a file: all its pictures and sound decoded once, and counted."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import av.filter
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from jaxtyping import Float, Int64, UInt8
+
+from streams.pyav.container import media_errors, open_container, picture_track
+
+# Packets of sound follow each other; a smaller jump of the times is rounding or drift, a larger one is a gap.
+SOUND_GAP_SECONDS = 0.02
+# Damage that the decoder would hide is an error in a scan.
+STRICT = "explode+crccheck+bitstream+buffer"
+# Cuts are found in frames of this size, which costs little and does not see noise.
+CUT_COLUMNS, CUT_ROWS = 96, 54
+
+
+@dataclass
+class PictureFacts:
+    """What the pictures of a file are.
+
+    Attributes:
+        num_listed: frames that the header tells of; 0 if it does not.
+        nominal_rate: frames per second that the header tells of; 0 if it does not.
+        sample_aspect_ratio: width of a pixel over its height.
+        ticks: times of the frames that decode, in the order in which they come, up to the first damage.
+        damage: what the decoder said of it; empty without.
+        num_hidden: packets that an edit list hides.
+        sizes: heights and widths of the frames, each once, in the order in which they come.
+        pixel_format: FFmpeg's name of how pixels are stored.
+        rotation: degrees counterclockwise by which pictures are turned to be upright.
+        is_interlaced: whether two packets may make one frame.
+        cuts: times of frames that begin another scene.
+    """
+
+    num_listed: int
+    nominal_rate: float
+    sample_aspect_ratio: float
+    ticks: list[int] = field(default_factory=list)
+    damage: str = ""
+    num_hidden: int = 0
+    sizes: dict[tuple[int, int], None] = field(default_factory=dict)
+    pixel_format: str = ""
+    rotation: int = 0
+    is_interlaced: bool = False
+    cuts: list[int] = field(default_factory=list)
+
+
+@dataclass
+class SoundFacts:
+    """What the sound of a file is.
+
+    Attributes:
+        codec: FFmpeg's name of the codec; empty if it is unknown.
+        sample_hz: rate of the samples.
+        num_channels: their channels.
+        start_seconds: time of the first sample, on the clock of the container's packets.
+        seconds: number of samples that decode, up to the first damage, over their rate.
+        drift_seconds: by how much the sound's own times run ahead of its samples. Each block of sound should start
+            where the samples of the one before end; what it starts later (or, negative, earlier) is summed over all
+            blocks, gaps left out. Placed one after another, the last samples stand that much too early beside the
+            pictures.
+        num_gaps: places where the times jump by SOUND_GAP_SECONDS or more, either way.
+        gap_seconds: sum of these jumps.
+        peak: largest sample, 1 is full scale.
+        damage: what the decoder said of the first damage; empty without.
+    """
+
+    codec: str = ""
+    sample_hz: int = 0
+    num_channels: int = 0
+    start_seconds: float = 0.0
+    seconds: float = 0.0
+    drift_seconds: float = 0.0
+    num_gaps: int = 0
+    gap_seconds: float = 0.0
+    peak: float = 0.0
+    damage: str = ""
+    next_seconds: float | None = None
+
+
+def measure(path: Path, cut_threshold: float) -> tuple[PictureFacts, SoundFacts | None, float]:
+    """Decodes all of a file.
+
+    Returns:
+        the pictures; the sound, None without a track of it; and the seconds that the header tells of, 0 if it does not.
+
+    Raises:
+        MediaError: the file cannot be opened, or has no pictures.
+    """
+    with media_errors(path), open_container(path) as container:
+        track = picture_track(container, path)
+        context = track.codec_context
+        context.options = {**context.options, "err_detect": STRICT}
+        ratio = track.sample_aspect_ratio or context.sample_aspect_ratio
+        pictures = PictureFacts(
+            num_listed=track.frames,
+            nominal_rate=float(track.average_rate or track.guessed_rate or 0),
+            sample_aspect_ratio=float(ratio) if ratio else 1.0,
+        )
+        heard = container.streams.audio[0] if container.streams.audio else None
+        sound = None if heard is None else SoundFacts()
+        if heard is not None and heard.codec_context is None:
+            heard = None
+        if heard is not None:
+            heard.codec_context.options = {"err_detect": STRICT}
+        _decode_all(container, track, pictures, heard, sound or SoundFacts(), CutFinder(cut_threshold))
+        return pictures, sound, (container.duration or 0) / 1_000_000
+
+
+def _decode_all(
+    container: InputContainer,
+    track: av.VideoStream,
+    pictures: PictureFacts,
+    heard: av.AudioStream | None,
+    sound: SoundFacts,
+    cuts: "CutFinder",
+) -> None:
+    """Goes through the file once; each track up to its first damage."""
+    started = False
+    packets = iter(container.demux([track] if heard is None else [track, heard]))
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError as error:
+            pictures.damage = pictures.damage or str(error.strerror)
+            return
+        if packet is None:
+            return
+        if packet.stream.index == track.index:  # the packet's own number is not set at the end
+            started = started or packet.is_keyframe
+            pictures.num_hidden += packet.is_discard
+            if started and not pictures.damage:
+                pictures.damage = _see(packet, pictures, cuts)
+        elif not sound.damage:
+            sound.damage = _hear(packet, sound)
+
+
+def _see(packet: av.Packet, pictures: PictureFacts, cuts: "CutFinder") -> str:
+    """Counts the frames of a packet; returns what is wrong with them."""
+    try:
+        frames = packet.decode()
+    except FFmpegError as error:
+        return str(error.strerror)
+    for frame in frames:
+        if frame.is_corrupt:
+            return "a damaged frame"
+        if frame.pts is None:
+            return "a frame without a time"
+        if not pictures.ticks:
+            pictures.pixel_format, pictures.rotation = frame.format.name, round(frame.rotation or 0)
+        pictures.ticks.append(frame.pts)
+        pictures.sizes[frame.height, frame.width] = None
+        pictures.is_interlaced |= frame.interlaced_frame
+        if cuts.begins_scene(frame):
+            pictures.cuts.append(frame.pts)
+    return ""
+
+
+def _hear(packet: av.Packet, sound: SoundFacts) -> str:
+    """Counts the samples of a packet; returns what is wrong with them."""
+    try:
+        frames = packet.decode()
+    except FFmpegError as error:
+        return str(error.strerror)
+    for frame in frames:
+        if not frame.samples:
+            continue
+        length = frame.samples / frame.sample_rate
+        if not sound.sample_hz:
+            context = packet.stream.codec_context
+            sound.codec, sound.sample_hz, sound.num_channels = context.name, frame.sample_rate, frame.layout.nb_channels
+            sound.start_seconds = frame.time or 0.0
+        if frame.time is not None and sound.next_seconds is not None:
+            jump = frame.time - sound.next_seconds
+            if abs(jump) >= SOUND_GAP_SECONDS:
+                sound.num_gaps, sound.gap_seconds = sound.num_gaps + 1, sound.gap_seconds + jump
+            else:
+                sound.drift_seconds += jump
+        start = sound.next_seconds if frame.time is None else frame.time
+        sound.next_seconds = None if start is None else start + length
+        sound.seconds += length
+        sound.peak = max(sound.peak, peak_of(frame.to_ndarray()))
+    return ""
+
+
+def peak_of(samples: Float[np.ndarray, "..."] | Int64[np.ndarray, "..."] | np.ndarray) -> float:
+    """The largest sample over full scale, whatever the type of the samples."""
+    if samples.dtype.kind == "f":
+        return float(np.abs(samples, dtype=np.float64).max())
+    limits = np.iinfo(samples.dtype)
+    middle = (int(limits.max) + int(limits.min) + 1) // 2
+    return max(int(samples.max()) - middle, middle - int(samples.min())) / (int(limits.max) + 1 - middle)
+
+
+class CutFinder:
+    """Finds the frames that begin another scene, by FFmpeg's scdet."""
+
+    def __init__(self, threshold: float) -> None:
+        """Calls a change of `threshold` percent and more a cut."""
+        self.threshold = threshold
+        self.shape: tuple[str, int, int] | None = None
+
+    def begins_scene(self, frame: av.VideoFrame) -> bool:
+        """Whether this frame, the next one of a video, begins another scene."""
+        shape = frame.format.name, frame.width, frame.height
+        if shape != self.shape:
+            self.shape, self.graph = shape, self._graph_of(frame)
+        self.graph.vpush(frame)
+        seen = self.graph.vpull()
+        return "lavfi.scd.time" in seen.metadata
+
+    def _graph_of(self, frame: av.VideoFrame) -> av.filter.Graph:
+        graph = av.filter.Graph()
+        graph.threads = 1
+        graph.link_nodes(
+            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+            graph.add("scale", f"{CUT_COLUMNS}:{CUT_ROWS}:flags=fast_bilinear"),
+            graph.add("format", "gray"),
+            graph.add("scdet", f"threshold={self.threshold}"),
+            graph.add("buffersink"),
+        ).configure()
+        return graph
+
+
+def small_frame(path: Path, share: float, side: int) -> UInt8[np.ndarray, "rows columns 3"]:
+    """A frame from somewhere in a video, upright and right in its aspect, for people to look at.
+
+    Args:
+        path: the video.
+        share: where in it, from 0 to 1; the next place that decodes by itself is taken.
+        side: pixels of the longer side.
+
+    Raises:
+        MediaError: no frame can be decoded.
+    """
+    with media_errors(path), open_container(path) as container:
+        track = picture_track(container, path)
+        frame = next(container.decode(track))
+        if container.duration and share > 0:
+            container.seek((container.start_time or 0) + int(share * container.duration))
+            frame = next((later for later in container.decode(track) if not later.is_corrupt), frame)
+        ratio = float(track.sample_aspect_ratio or 1)
+        factor = side / max(frame.width * ratio, frame.height)
+        columns, rows = max(1, round(frame.width * ratio * factor)), max(1, round(frame.height * factor))
+        shown = frame.to_ndarray(format="rgb24", width=columns, height=rows)
+        return np.ascontiguousarray(np.rot90(shown, round((frame.rotation or 0) / 90)))
