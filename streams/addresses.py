@@ -18,7 +18,7 @@ from fsspec.utils import glob_translate
 from upath import UPath
 
 from streams.errors import MediaError
-from streams.manifest import MANIFEST_SUFFIXES, Manifest
+from streams.manifest import MANIFEST_SUFFIXES, Entry, Manifest
 
 # What `Path | UPath` says, for readers: universal paths are not local here, local ones stay pathlib's.
 Address = Path | UPath
@@ -85,20 +85,26 @@ def suffix_of(address: Address) -> str:
 
 
 def find_videos(videos: str | Address, timeout_seconds: float = TIMEOUT_SECONDS) -> list[Address]:
+    """Like `find_known`, by their addresses alone."""
+    found = find_known(videos, timeout_seconds)
+    return [address_of(each.path, timeout_seconds) if isinstance(each, Entry) else each for each in found]
+
+
+def find_known(videos: str | Address, timeout_seconds: float = TIMEOUT_SECONDS) -> list[Address | Entry]:
     """All videos of a folder (and of those inside), one file, those that a glob matches, or a manifest's usable ones.
 
     Everything but a manifest is sorted. Hidden files and folders are passed over, and each real folder is searched
     once, whatever links lead to it. A folder within that may not be listed stands in the list by itself, so that
-    whoever opens it counts and names it.
+    whoever opens it counts and names it. Those of a manifest come with all that its scan found.
 
     Raises:
         MediaError: nothing is there, no video in it, it cannot be reached, or the manifest is damaged.
     """
     address = address_of(videos, timeout_seconds)
-    found: list[Address]
+    found: list[Address | Entry]
     if suffix_of(address) in MANIFEST_SUFFIXES and not has_magic(str(videos)):
         with address_errors(address):
-            found = [address_of(entry.path, timeout_seconds) for entry in Manifest.read(address).usable]
+            found = [*Manifest.read(address).usable]
     elif isinstance(address, UPath):
         with address_errors(address):
             found = [*sorted(_find_remote(address), key=str)]

@@ -139,6 +139,12 @@ def memory_bytes() -> tuple[int, int]:
     return int(pages[0]) * size, int(pages[1]) * size
 
 
+def peak_memory_bytes() -> int:
+    """The most memory that this process has filled."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
 def ending_of(status: int | None) -> str:
     """How a process ended, in words."""
     if status is not None and status < 0:

@@ -25,7 +25,8 @@ class Clip:
     Attributes:
         frames: red, green, blue from 0 to 255.
         seconds: presentation times on the run's fixed-rate grid, relative to the start of the video.
-        sound: mono samples from -1 to 1; frame t owns those from its time on; None if the video has no sound.
+        sound: samples from -1 to 1, of one channel or with an axis of two; frame t owns those from its time on; None if
+            the video has no sound.
         video: path of the file.
 
     Raises:
@@ -34,7 +35,7 @@ class Clip:
 
     frames: UInt8[Tensor, "frame 3 height width"]
     seconds: Float64[Tensor, " frame_of_time"]
-    sound: Float32[Tensor, "frame_of_sound sample"] | None
+    sound: Float32[Tensor, "frame_of_sound *channel sample"] | None
     video: str
 
     def __post_init__(self) -> None:
@@ -60,7 +61,7 @@ class Batch:
 
     frames: UInt8[Tensor, "batch frame 3 height width"]
     seconds: Float64[Tensor, "batch frame"]
-    sound: Float32[Tensor, "batch frame sample"]
+    sound: Float32[Tensor, "batch frame *channel sample"]
     has_sound: Bool[Tensor, " batch"]
     videos: list[str]
 
@@ -75,23 +76,24 @@ class Batch:
             )
 
     @classmethod
-    def stack(cls, clips: Sequence[Clip], samples_per_frame: int | None = None) -> "Batch":
+    def stack(cls, clips: Sequence[Clip], samples_per_frame: int | None = None, sound_channels: int = 1) -> "Batch":
         """Stacks clips of equal shape.
 
         Args:
             clips: one at least.
-            samples_per_frame: columns of the sound; those of the first clip with sound if None, or else 0.
+            samples_per_frame: columns of the sound; those of the clips with sound if None, or else 0.
+            sound_channels: channels of sound that has so many columns; above 1 they have an axis.
 
         Raises:
             ValueError: no clips, or clips of different shapes.
         """
         shapes = {tuple(clip.frames.shape) for clip in clips}
-        widths = {clip.sound.shape[1] for clip in clips if clip.sound is not None}
+        heard = {tuple(clip.sound.shape[1:]) for clip in clips if clip.sound is not None}
         if samples_per_frame is not None:
-            widths.add(samples_per_frame)
-        if len(shapes) != 1 or len(widths) > 1:
-            raise ValueError(f"clips of one batch need one shape: frames {sorted(shapes)}, samples {sorted(widths)}")
-        silence = torch.zeros(len(clips[0].frames), widths.pop() if widths else 0)
+            heard.add((samples_per_frame,) if sound_channels == 1 else (sound_channels, samples_per_frame))
+        if len(shapes) != 1 or len(heard) > 1:
+            raise ValueError(f"clips of one batch need one shape: frames {sorted(shapes)}, samples {sorted(heard)}")
+        silence = torch.zeros(len(clips[0].frames), *(heard.pop() if heard else (0,)))
         return cls(
             frames=torch.stack([clip.frames for clip in clips]),
             seconds=torch.stack([clip.seconds for clip in clips]),

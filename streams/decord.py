@@ -12,6 +12,8 @@ from torch import Tensor
 
 from streams.errors import MediaError
 from streams.geometry import resize_crop
+from streams.index import FrameIndex
+from streams.pyav.checks import check_frames, look_at
 from streams.pyav.container import media_errors
 from streams.pyav.index import index_frames
 
@@ -30,21 +32,37 @@ class DecordReader:
     sees the frames that the container lists, at the same times.
 
     Attributes:
+        index: what is known of the frames.
         seconds: presentation time of every frame, relative to the start of the container.
     """
 
-    def __init__(self, path: Path) -> None:
+    name = "decord"
+
+    def __init__(self, path: Path, index: FrameIndex | None = None) -> None:
         """Opens the file with one thread.
+
+        Args:
+            path: the video.
+            index: given, the file is taken for whole. Otherwise all of it is decoded once by PyAV, since decord ends
+                the process on some damaged files.
 
         Raises:
             MediaError: the file cannot be used, or not with decord.
         """
         self.path = path
         with media_errors(path):
-            index = index_frames(path)
-        self.index, self.seconds = index, index.seconds
-        if index.codec not in CODECS or not CONTAINERS & set(index.container.split(",")):
-            raise MediaError(f"{path}: decord is not exact on {index.codec} in {index.container}; read it with pyav")
+            self.index = index or index_frames(path)
+        self.seconds = self.index.seconds
+        container, codec = self.index.container, self.index.codec
+        if codec not in CODECS or not CONTAINERS & set(container.split(",")):
+            raise MediaError(f"{path}: decord is not exact on {codec} in {container}; read it with pyav")
+        if self.index.ticks[0] < 0:
+            raise MediaError(f"{path}: decord is not exact on times below zero; read it with pyav")
+        self.look = look_at(path)
+        if self.look.mirrored:
+            raise MediaError(f"{path}: decord does not mirror frames; read it with pyav")
+        if index is None:
+            check_frames(path, self.index)
         try:
             self.decoder: decord.VideoReader | None = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
             num_frames = len(self.decoder)
@@ -74,7 +92,7 @@ class DecordReader:
         except (decord.DECORDError, RuntimeError, IndexError) as error:
             raise MediaError(f"{self.path}: decord cannot decode it ({reason_of(error)}); read it with pyav") from error
         planar = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
-        return planar if size is None else resize_crop(planar, *size)
+        return planar if size is None else resize_crop(planar, *size, self.look.pixel_aspect)
 
     def close(self) -> None:
         """Frees the decoder."""

@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class MediaError(UserError):
     """A media file that cannot be used, or a folder in which there is none."""
+
+
+class DamageError(MediaError):
+    """A media file that cannot be read or is damaged; no other library may be tried on it."""

@@ -194,7 +194,9 @@ def _table_of(entries: Iterable[Entry], folder: Path) -> pa.Table:
     for entry in entries:
         row = {each.name: getattr(entry, each.name) for each in PLAIN}
         row |= {name: _relative(row[name], folder) for name in ("path", "duplicate_of")}
-        row |= {"problems": json.dumps(entry.problems, ensure_ascii=False) if entry.problems else ""}
+        problems = json.dumps(entry.problems, ensure_ascii=False) if entry.problems else ""
+        # A name that is not UTF-8 becomes what JSON writes for it anyway.
+        row |= {"problems": problems.encode("utf-8", "backslashreplace").decode()}
         row |= {"cuts_seconds": entry.cuts_seconds}
         if entry.index is not None:
             row |= {"index_ticks": entry.index.ticks, "index_keys": entry.index.keys}

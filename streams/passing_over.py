@@ -17,7 +17,10 @@ MAX_TRIES = 100
 class FileSource(Source, Protocol):
     """A source whose items come from files."""
 
-    journal: Journal
+    @property
+    def journal(self) -> Journal:
+        """What it counts and times; a mixture gives it another."""
+        ...
 
     def path_of(self, index: int) -> str:
         """The file of an item."""
@@ -42,7 +45,7 @@ class PassingOver:
 
     @journal.setter
     def journal(self, journal: Journal) -> None:
-        self.source.journal = journal
+        self.source.journal = journal  # type: ignore[misc]
 
     @property
     def blocks(self) -> Sequence[int] | np.ndarray | None:

@@ -1,6 +1,7 @@
 """What every reader of pictures offers, and the choice among them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -9,8 +10,11 @@ from jaxtyping import Float64, UInt8
 from torch import Tensor
 
 from streams.addresses import Address
-from streams.errors import MediaError
+from streams.errors import DamageError, MediaError
 from streams.index import FrameIndex
+from streams.journal import Journal
+
+ReaderName = Literal["auto", "pyav", "decord", "torchcodec"]
 
 
 @runtime_checkable
@@ -18,9 +22,11 @@ class VideoReader(Protocol):
     """An open video.
 
     Attributes:
+        name: the library.
         index: what is known of the frames without decoding them.
     """
 
+    name: str
     index: FrameIndex
 
     @property
@@ -35,7 +41,8 @@ class VideoReader(Protocol):
 
         Args:
             indices: places.
-            size: (height, width) to which they are cut at the centre and scaled; None keeps the pixels that are stored.
+            size: (height, width) to which they are cut at the centre and scaled, with square pixels; None keeps the
+                pixels that are stored.
 
         Raises:
             MediaError: a frame cannot be decoded.
@@ -56,18 +63,52 @@ class VideoReader(Protocol):
         ...
 
 
-def open_video(path: Address, reader: Literal["pyav", "decord"] = "pyav") -> VideoReader:
+def open_video(
+    path: Address, reader: ReaderName = "auto", index: FrameIndex | None = None, journal: Journal | None = None
+) -> VideoReader:
     """Opens a video with one of the libraries; each is imported only when it is asked for.
+
+    PyAV is right on most files and the fastest. Where it refuses one that is whole, "auto" takes the first of the
+    others that does not, and counts that.
+
+    Args:
+        path: the video.
+        reader: library that decodes pictures.
+        index: saves reading the times of all frames, if they are known already.
+        journal: counts under "fallbacks" how often another library was taken than PyAV.
 
     Raises:
         MediaError: the file cannot be used.
     """
+    if reader != "auto":
+        return open_with(reader, path, index)
+    try:
+        return open_with("pyav", path, index)
+    except DamageError:
+        # Others show damaged frames without a word, or end the process.
+        raise
+    except MediaError:
+        for other in ("torchcodec", "decord"):
+            with suppress(MediaError):
+                opened = open_with(other, path, index)
+                if journal is not None:
+                    journal.count("fallbacks")
+                return opened
+        raise
+
+
+def open_with(reader: Literal["pyav", "decord", "torchcodec"], path: Address, index: FrameIndex | None) -> VideoReader:
+    """Opens a video with this library."""
     if reader == "pyav":
         from streams.pyav.pictures import PyAVReader
 
-        return PyAVReader(path)
+        return PyAVReader(path, index)
     if not isinstance(path, Path):
-        raise MediaError(f"{path}: decord reads local files alone; read it with pyav")
+        raise MediaError(f"{path}: {reader} reads local files alone; read it with pyav")
+    if reader == "torchcodec":
+        from streams.torchcodec import TorchCodecReader
+
+        return TorchCodecReader(path, index)
     from streams.decord import DecordReader
 
-    return DecordReader(path)
+    return DecordReader(path, index)

@@ -1,6 +1,6 @@
 """Settings of everything that leaves `streams`: how videos are examined, and clips sampled from them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -13,8 +13,9 @@ class ClipSettings:
         height: rows of a frame after resizing (the shorter side is fitted, the rest cropped at the centre).
         width: columns of a frame after resizing.
         num_frames: frames in one clip.
-        sample_hz: rate of the sound, mono.
-        reader: library that decodes pictures.
+        sample_hz: rate of the sound.
+        reader: library that decodes pictures; "auto" takes PyAV, and another where PyAV refuses a file that is whole.
+        sound_channels: 1 for mono, 2 for stereo; codecs take mono.
     """
 
     frames_per_second: float = 10.0
@@ -22,12 +23,32 @@ class ClipSettings:
     width: int = 64
     num_frames: int = 16
     sample_hz: int = 16000
-    reader: Literal["pyav", "decord"] = "pyav"
+    reader: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
+    sound_channels: Literal[1, 2] = 1
 
     @property
     def samples_per_frame(self) -> int:
         """Samples of sound that one frame owns."""
         return round(self.sample_hz / self.frames_per_second)
+
+
+@dataclass(frozen=True)
+class SelectionSettings:
+    """Which clips of the videos are read.
+
+    Attributes:
+        strategy: spread takes evenly spaced clips, as few as cover every video; per_video takes as many of every video,
+            however long it is; sliding takes one at every stride_frames; scenes is spread inside every scene, so that
+            no clip reaches over a cut (the videos must be a manifest of a scan, which looks for cuts).
+        stride_frames: frames from one clip's start to the next one's, with sliding.
+        clips_per_video: clips of every video in an epoch, with per_video.
+        block_clips: clips that follow each other in a video and are read in one pass; training is given them apart.
+    """
+
+    strategy: Literal["spread", "per_video", "sliding", "scenes"] = "spread"
+    stride_frames: int = 1
+    clips_per_video: int = 1
+    block_clips: int = 4
 
 
 @dataclass(frozen=True)
@@ -83,6 +104,38 @@ class ScanSettings:
     cut_threshold: float = 10.0
     validation_share: float = 0.05
     test_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """How a camera, a pipe, a network stream or a file at real-time pace is watched.
+
+    Attributes:
+        buffer_seconds: footage that is kept for a slow consumer; beyond it the oldest frames are dropped, and counted.
+        timeout_seconds: longest wait for a connection, and for more data.
+        num_reconnects: attempts in a row to connect again where a network source breaks off or goes silent.
+        backoff_seconds: wait before the first of them; each further one is twice as long, up to 30 seconds.
+        endless: connect again also where a network source ends in good order, as some cameras do when they restart.
+        gap_seconds: pictures further apart than this begin a new clip; until then the one before stays.
+        sound_lag_seconds: footage for which a picture waits for its sound; then it is silent, and counted.
+        probe_seconds: most footage that is looked at before the first frame, to learn what is in it.
+        speed: pace of a file, 1 is real time; everything else comes at its own pace.
+        format: FFmpeg's name of the format, for sources that do not show it; empty to find it out.
+        options: further options of FFmpeg for the source, as {"rtsp_transport": "udp"}, or {"video_size": "640x480",
+            "framerate": "30", "input_format": "mjpeg"} for a camera.
+    """
+
+    buffer_seconds: float = 4.0
+    timeout_seconds: float = 10.0
+    num_reconnects: int = 5
+    backoff_seconds: float = 0.5
+    endless: bool = False
+    gap_seconds: float = 1.0
+    sound_lag_seconds: float = 2.0
+    probe_seconds: float = 2.0
+    speed: float = 1.0
+    format: str = ""
+    options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,45 +1,32 @@
-"""A folder of videos as a source of clips."""
+"""Many videos as a source of clips."""
 
-from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
+from tqdm import tqdm
 
-from streams.addresses import Address
+from streams.addresses import Address, require_content
 from streams.clip import Batch, Clip
 from streams.errors import MediaError
-from streams.geometry import resize_crop
 from streams.journal import Journal
+from streams.manifest import Entry
+from streams.pyav.sound import SoundReader
 from streams.reader import VideoReader, open_video
-from streams.settings import ClipSettings
+from streams.settings import ClipSettings, SelectionSettings
+from streams.starts import starts_of
+from streams.video import Video, of_entry, probe, status_of
 
-# Times are sums of rounded numbers: a frame that starts this much late still counts as shown.
-TINY_SECONDS = 1e-4
-# Readers that stay open in each process.
-OPEN_READERS = 4
-
-
-@dataclass(frozen=True)
-class Video:
-    """One usable video.
-
-    Attributes:
-        path: the file.
-        seconds: presentation time of every frame.
-        first: first instant of the run's grid (in frames of the run) at which a frame is shown.
-        num_frames: instants from there to the end of the video.
-    """
-
-    path: Address
-    seconds: Float64[np.ndarray, " frame"]
-    first: int
-    num_frames: int
+# Videos that stay open in each process.
+OPEN_VIDEOS = 8
+# Probing so many files takes long enough to show how far it is.
+MANY_FILES = 500
 
 
 @dataclass(frozen=True)
@@ -51,80 +38,104 @@ class ClipAddress:
     start: int
 
 
-class VideoSource:
-    """Clips of many videos (a `streams.loader.Source`).
+@dataclass(frozen=True)
+class View:
+    """How a clip is read: other than as it is only to be told from it, never to be predicted.
 
     Attributes:
-        clips: evenly spaced clips that together cover every video; they overlap where its length does not divide.
-        skipped: files that are left out, with the reason.
+        reverse: last frame first.
+        speed: every how many frames of the grid one is taken.
+        sound_shift_seconds: how much later the sound is that is heard beside a frame.
+    """
+
+    reverse: bool = False
+    speed: int = 1
+    sound_shift_seconds: float = 0.0
+
+
+PLAIN = View()
+
+
+class Opened(NamedTuple):
+    """The readers of one video; that of pictures is opened when the first picture is asked for."""
+
+    pictures: VideoReader | None
+    sound: SoundReader
+
+
+class VideoSource:
+    """Clips of many videos (a `streams.source.BlockSource`).
+
+    Attributes:
         videos: usable videos.
+        skipped: files that are left out, with the reason.
+        blocks: lengths of the runs of clips that are read in one pass over their video.
         journal: time spent on decoding, resizing and sound.
     """
 
+    with_pictures = True
+
     def __init__(
-        self, paths: Sequence[Address], settings: ClipSettings, random_start: bool = False, verify: bool = False
+        self,
+        videos: Sequence[Address | Entry],
+        settings: ClipSettings,
+        selection: SelectionSettings | None = None,
+        random_start: bool = False,
     ) -> None:
-        """Probes every file once.
+        """Probes every file once; of those that a scan has examined, none is opened.
 
         Args:
-            paths: files, for example from `find_videos`.
-            settings: how clips are sampled.
-            random_start: draw the start of a clip anew at every reading, anywhere in its video.
-            verify: decode every file to its end, so that damage in the middle is found now.
+            videos: files or entries of a manifest, for example from `find_videos`.
+            settings: how time and pictures are sampled.
+            selection: which clips; evenly spaced ones that cover every video by default.
+            random_start: draw the start of a clip anew at every reading, near its place in the even spacing.
 
         Raises:
             MediaError: not one clip can be read from all files.
         """
-        self.settings, self.random_start, self.verify = settings, random_start, verify
-        self.journal = Journal()
+        self.settings, self.random_start = settings, random_start
         self.videos: list[Video] = []
-        self.clips: list[ClipAddress] = []
         self.skipped: list[tuple[Address, str]] = []
-        self.readers: OrderedDict[Address, VideoReader] = OrderedDict()
-        for path in paths:
-            try:
-                video = self.probe(path)
-            except MediaError as error:
-                self.skipped.append((path, str(error).removeprefix(f"{path}: ")))
-                continue
-            self.clips += [ClipAddress(path, len(self.videos), start) for start in self.starts_of(video)]
+        self.journal = Journal()
+        self.opened: OrderedDict[int, Opened] = OrderedDict()
+        self.known_contents: dict[int, tuple[int, ...]] = {}
+        selection = selection or SelectionSettings()
+        starts, lows, highs, blocks = [], [], [], []
+        for video, found in self.usable(videos, selection):
             self.videos.append(video)
-        if not self.clips:
-            reasons = "; ".join(f"{path}: {reason}" for path, reason in self.skipped[:3])
-            raise MediaError(f"no clip can be read from {len(paths)} files; first reasons: {reasons or 'none given'}")
+            starts.append(found.starts)
+            lows.append(found.lows)
+            highs.append(found.highs)
+            blocks.append(block_lengths(len(found.starts), selection.block_clips))
+        if not self.videos:
+            reasons = "; ".join(f"{address}: {reason}" for address, reason in self.skipped[:3])
+            raise MediaError(f"no clip can be read from {len(videos)} files; first reasons: {reasons or 'none given'}")
+        self.starts, self.lows, self.highs = map(np.concatenate, (starts, lows, highs))
+        self.video_of = np.repeat(np.arange(len(self.videos), dtype=np.int32), [len(each) for each in starts])
+        self.blocks = np.concatenate(blocks)
 
-    def probe(self, path: Address) -> Video:
-        """Reads the times of one file and decodes a bit of it."""
-        with open_video(path, self.settings.reader) as reader:
-            seconds = reader.seconds
-            for index in range(len(seconds) if self.verify else 1):
-                reader.frames_at([index])
-        rate = self.settings.frames_per_second
-        # The last frame is shown as long as frames usually are.
-        stop = seconds[-1] + (float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0 / rate)
-        first = int(np.ceil((seconds[0] - TINY_SECONDS) * rate))
-        num_frames = int(np.ceil((stop - TINY_SECONDS) * rate)) - first
-        if num_frames < self.settings.num_frames:
-            needed = self.settings.num_frames / rate
-            raise MediaError(
-                f"{path}: too short ({stop - seconds[0]:.2f} s, a clip needs {needed:.2f} s); leave it out"
-            )
-        self.read_sound(path, first, num_frames if self.verify else 1)
-        return Video(path, seconds, first, num_frames)
-
-    def starts_of(self, video: Video) -> list[int]:
-        """Evenly spaced starts of as few clips as cover the video."""
-        num_clips = -(-video.num_frames // self.settings.num_frames)
-        last = video.num_frames - self.settings.num_frames
-        return [video.first + round(start) for start in np.linspace(0, last, num_clips)]
+    def usable(self, videos: Sequence[Address | Entry], selection: SelectionSettings) -> Iterator[tuple[Video, Any]]:
+        """Usable videos with their clips; the others go to `skipped`."""
+        for each in tqdm(videos, unit="file", desc="probing", disable=len(videos) < MANY_FILES):
+            address = Path(each.path) if isinstance(each, Entry) else each
+            try:
+                video = of_entry(each, self.settings) if isinstance(each, Entry) else probe(each, self.settings)
+                yield video, starts_of(video, self.settings.num_frames, selection)
+            except MediaError as error:
+                self.skipped.append((address, str(error).removeprefix(f"{address}: ")))
 
     def __len__(self) -> int:
         """Number of clips."""
-        return len(self.clips)
+        return len(self.starts)
+
+    @property
+    def clips(self) -> Sequence[ClipAddress]:
+        """Where each clip begins, in order."""
+        return Clips(self)
 
     def path_of(self, index: int) -> str:
         """The file of a clip."""
-        return str(self.clips[index].path)
+        return str(self.videos[self.video_of[index]].path)
 
     def read(self, index: int, generator: np.random.Generator) -> Clip:
         """Reads one clip; the generator decides its start if starts are random.
@@ -132,66 +143,153 @@ class VideoSource:
         Raises:
             MediaError: the file has changed, or is damaged.
         """
-        address = self.clips[index]
-        video, start = self.videos[address.video], address.start
-        if self.random_start:
-            start = video.first + int(generator.integers(video.num_frames - self.settings.num_frames + 1))
-        seconds = np.arange(start, start + self.settings.num_frames) / self.settings.frames_per_second
-        shown = [max(0, bisect_right(video.seconds, instant + TINY_SECONDS) - 1) for instant in seconds]
-        reader = self.reader_of(video.path)
-        if len(reader.seconds) != len(video.seconds):
-            raise MediaError(f"{video.path}: has changed since it was probed; start again")
-        frames = self.read_frames(reader, shown)
+        return self.read_together([index], [generator])[0]
+
+    def read_together(self, indices: list[int], generators: list[np.random.Generator]) -> list[Clip]:
+        """Reads clips of one video in one pass; each is what `read` would give.
+
+        Raises:
+            MediaError: the file has changed, or is damaged.
+        """
+        starts = [self.draw_start(index, generator) for index, generator in zip(indices, generators, strict=True)]
+        return self.clips_at(int(self.video_of[indices[0]]), starts)
+
+    def draw_start(self, index: int, generator: np.random.Generator) -> int:
+        """First frame of a clip, on the grid."""
+        if not self.random_start:
+            return int(self.starts[index])
+        return int(generator.integers(self.lows[index], self.highs[index] + 1))
+
+    def clips_at(self, number: int, starts: list[int], view: View = PLAIN) -> list[Clip]:
+        """Clips of one video from these frames of the grid on.
+
+        Args:
+            number: of the video.
+            starts: first frames.
+            view: how they are read.
+
+        Raises:
+            MediaError: the file has changed, or is damaged.
+        """
+        video, rate = self.videos[number], self.settings.frames_per_second
+        opened = self.open(number)
+        offsets = np.arange(self.settings.num_frames)
+        grids = [start + offsets * view.speed for start in starts]
+        shown = [video.shown_at((grid[::-1] if view.reverse else grid) / rate) for grid in grids]
+        frames = self.read_frames(opened, np.concatenate(shown))
         with self.journal.timed("sound"):
-            sound = self.read_sound(video.path, start, self.settings.num_frames)
-        return Clip(frames, torch.from_numpy(seconds), sound, str(video.path))
+            plain = not view.reverse and view.speed == 1
+            sounds = [self.read_sound(opened, start, view) if plain else None for start in starts]
+        name, num_frames = str(video.path), self.settings.num_frames
+        return [
+            Clip(part.clone() if len(starts) > 1 else part, torch.from_numpy((start + offsets) / rate), sound, name)
+            for part, start, sound in zip(frames.split(num_frames), starts, sounds, strict=True)
+        ]
 
-    def read_frames(self, reader: VideoReader, shown: list[int]) -> UInt8[Tensor, "frame 3 height width"]:
-        """Decodes the frames of a clip at the run's size."""
+    def read_frames(
+        self, opened: Opened, shown: Float64[np.ndarray, " frame"] | np.ndarray
+    ) -> UInt8[Tensor, "frame 3 height width"]:
+        """Decodes frames at the run's size."""
+        assert opened.pictures is not None, "pictures of a source that reads none"
         with self.journal.timed("decode"):
-            frames = reader.frames_at(shown)
-        with self.journal.timed("resize"):
-            return resize_crop(frames, self.settings.height, self.settings.width)
+            return opened.pictures.frames_at(shown.tolist(), (self.settings.height, self.settings.width))
 
-    def read_sound(self, path: Address, start: int, num_frames: int) -> Float32[Tensor, "frame sample"] | None:
-        """Sound of each frame from its time on; None if the file has none."""
-        from streams.pyav.sound import read_sound
-
-        rate, hz = self.settings.frames_per_second, self.settings.sample_hz
-        per_frame = self.settings.samples_per_frame
+    def read_sound(
+        self, opened: Opened, start: int, view: View = PLAIN
+    ) -> Float32[Tensor, "frame *channel sample"] | None:
+        """Sound of each frame of a clip from its time on; None if the video has none."""
+        rate, hz, per_frame = self.settings.frames_per_second, self.settings.sample_hz, self.settings.samples_per_frame
         # Frames begin at the nearest sample, which drifts where a frame is not a whole number of samples.
-        starts = np.rint(np.arange(start, start + num_frames) / rate * hz).astype(int)
-        sound = read_sound(path, starts[0] / hz, (starts[-1] + per_frame) / hz, hz)
+        places = (start + np.arange(self.settings.num_frames)) / rate + view.sound_shift_seconds
+        begins = np.rint(places * hz).astype(int)
+        sound = opened.sound.read(begins[0] / hz, (begins[-1] + per_frame) / hz)
         if sound is None:
             return None
-        return torch.stack([sound[begin : begin + per_frame] for begin in starts - starts[0]])
+        return torch.stack([sound[..., begin : begin + per_frame] for begin in begins - begins[0]])
 
-    def reader_of(self, path: Address) -> VideoReader:
-        """An open reader of this file; the least recently used one is closed for it."""
-        if path not in self.readers:
-            while len(self.readers) >= OPEN_READERS:
-                self.readers.popitem(last=False)[1].close()
-            self.readers[path] = open_video(path, self.settings.reader)
-        self.readers.move_to_end(path)
-        return self.readers[path]
+    def open(self, number: int) -> Opened:
+        """The readers of a video; those least recently used are closed for them."""
+        if number not in self.opened:
+            while len(self.opened) >= OPEN_VIDEOS:
+                close(self.opened.popitem(last=False)[1])
+            video = self.videos[number]
+            self.require_same(number)
+            sound = SoundReader(video.path, self.settings.sample_hz, self.settings.sound_channels, video.drift)
+            pictures = None
+            if self.with_pictures:
+                pictures = open_video(video.path, video.reader, video.index, self.journal)
+            self.opened[number] = Opened(pictures, sound)
+        self.opened.move_to_end(number)
+        return self.opened[number]
+
+    def require_same(self, number: int) -> None:
+        """Refuses a file that is not the one that was scanned or probed.
+
+        The bytes of a scanned one are read at its first opening, and again only where its status has changed.
+
+        Raises:
+            MediaError: it is another file, or cannot be read.
+        """
+        video = self.videos[number]
+        status = status_of(video.path)
+        if video.entry is None:
+            if status != video.status:
+                raise MediaError(f"{video.path}: has changed since it was probed; start again")
+        elif self.known_contents.get(number) != status:
+            with self.journal.timed("hash"):
+                require_content(video.path, video.entry.size_bytes, video.entry.content_hash)
+            self.known_contents[number] = status
 
     def collate(self, clips: list[Clip]) -> Batch:
         """Stacks clips; the sound of clips without any is zero."""
-        return Batch.stack(clips, self.settings.samples_per_frame)
+        return Batch.stack(clips, self.settings.samples_per_frame, self.settings.sound_channels)
 
     def close(self) -> None:
         """Closes all readers."""
-        while self.readers:
-            self.readers.popitem()[1].close()
+        while self.opened:
+            close(self.opened.popitem()[1])
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to a worker: decoders are opened there."""
-        return {**self.__dict__, "readers": OrderedDict()}
+        return {**self.__dict__, "opened": OrderedDict(), "known_contents": {}}
 
 
 class SoundSource(VideoSource):
     """The same clips with their sound and times, and frames without pixels: decoding pictures is most of the cost."""
 
-    def read_frames(self, reader: VideoReader, shown: list[int]) -> UInt8[Tensor, "frame 3 height width"]:
+    with_pictures = False
+
+    def read_frames(self, opened: Opened, shown: np.ndarray) -> UInt8[Tensor, "frame 3 height width"]:
         """As many frames, of height and width 0."""
         return torch.zeros(len(shown), 3, 0, 0, dtype=torch.uint8)
+
+
+class Clips(Sequence[ClipAddress]):
+    """The clips of a source as a sequence; ten million addresses are not kept as objects."""
+
+    def __init__(self, source: VideoSource) -> None:
+        """Looks into `source`."""
+        self.source = source
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> ClipAddress:  # type: ignore[override] (slices are not needed)
+        """Where a clip begins."""
+        number = int(self.source.video_of[index])
+        return ClipAddress(self.source.videos[number].path, number, int(self.source.starts[index]))
+
+
+def block_lengths(num_clips: int, block_clips: int) -> list[int]:
+    """As even blocks of at most `block_clips` clips as there are."""
+    num_blocks = -(-num_clips // block_clips)
+    edges = np.rint(np.linspace(0, num_clips, num_blocks + 1)).astype(int)
+    return np.diff(edges).tolist()
+
+
+def close(opened: Opened) -> None:
+    """Frees the decoders of one video."""
+    opened.sound.close()
+    if opened.pictures is not None:
+        opened.pictures.close()

@@ -33,7 +33,7 @@ class FakePictureCodec:
             codes.append(torch.where((value - codes[-1] - 0.5).abs() < 1.0, codes[-1], value.floor()))
         return torch.stack(codes, dim=1).clamp(0, 15).long()
 
-    def encode_views(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def encode_views(self, frames: Tensor, lengths: object = None) -> tuple[Tensor, Tensor, Tensor]:
         return self.encode(frames), self.encode(frames.flip(1)), self.encode(frames[:, : frames.shape[1] // 2 * 2 : 2])
 
     def to(self, device: str) -> "FakePictureCodec":

@@ -32,9 +32,9 @@ RANKS = (
     ("worldmodel.rollouts.rollout", "worldmodel.rollouts.rollout_codes"),
     ("worldmodel.objective",),
     ("worldmodel.training", "worldmodel.evaluation"),
-    ("worldmodel.run",),
+    ("worldmodel.run", "worldmodel.data"),
     ("worldmodel.rollouts", "worldmodel.evaluation.world"),
-    ("worldmodel.commands",),
+    ("worldmodel.commands", "worldmodel.evaluation.watching"),
     ("worldmodel.demo", "worldmodel.cli"),
     ("worldmodel.__main__", "tools"),
 )
@@ -42,6 +42,7 @@ RANKS = (
 DOORS = {
     "av": "streams/pyav/",
     "decord": "streams/decord.py",
+    "torchcodec": "streams/torchcodec.py",
     "torchaudio": "streams/mel.py",
     "kornia": "streams/geometry.py",
     "pyarrow": "streams/manifest.py",

@@ -17,6 +17,7 @@ from worldmodel.settings import (
     RolloutSettings,
     TokenizerSettings,
     TrainSettings,
+    WatchSettings,
 )
 
 HEAVY = [
@@ -52,16 +53,28 @@ CLASSES = {
     "worldmodel.cli train --help": (TrainSettings, ""),
     "worldmodel.cli rollout --help": (RolloutSettings, ""),
     "worldmodel.cli evaluate --help": (EvaluateSettings, ""),
+    "worldmodel.cli watch --help": (WatchSettings, ""),
     "tools.videos physics --help": (PhysicsSettings, "world."),
     "tools.videos scan --help": (ScanSettings, ""),
 }
 OTHERS = {
-    "worldmodel.cli --help": ["demo", "tokenizer", "train", "rollout", "evaluate", "tools.latents", "tools.videos"],
+    "worldmodel.cli --help": [
+        "demo",
+        "tokenizer",
+        "train",
+        "rollout",
+        "evaluate",
+        "watch",
+        "tools.latents",
+        "tools.videos",
+    ],
     "tools.latents --help": ["build", "info", "verify"],
     "tools.latents build --help": ["--codec", "--clips.num_frames", "--heldout", "--batch", "--overwrite", "--threads"],
     "tools.latents info --help": ["cache"],
     "tools.latents verify --help": ["--codec", "--num_clips"],
     "tools.videos --help": ["physics", "scan"],
+    "tools.fuzz --help": ["--num-files", "--seed", "--first", "--workers", "--limits.seconds_limit"],
+    "tools.watch --help": ["address", "--clips.num_frames", "--live.buffer_seconds", "--out", "--seconds"],
 }
 RESUMED = ["worldmodel.cli tokenizer --help", "worldmodel.cli train --help"]
 

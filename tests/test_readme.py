@@ -13,7 +13,7 @@ from streams.physics.world import write_clip
 from streams.settings import PhysicsSettings
 from worldmodel.cli import _positional, _short
 from worldmodel.config import parse
-from worldmodel.settings import EvaluateSettings, RolloutSettings, TokenizerSettings, TrainSettings
+from worldmodel.settings import EvaluateSettings, RolloutSettings, TokenizerSettings, TrainSettings, WatchSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,6 +25,7 @@ SETTINGS = {
     "train": TrainSettings,
     "rollout": RolloutSettings,
     "evaluate": EvaluateSettings,
+    "watch": WatchSettings,
 }
 
 
@@ -56,8 +57,8 @@ def test_every_room_of_the_map_exists() -> None:
 def test_a_command_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     _, command, *arguments = shlex.split(line.partition("#")[0])
-    if command in ("rollout", "evaluate"):
-        arguments = _short(_positional(arguments, "run"))
+    if command in ("rollout", "evaluate", "watch"):
+        arguments = _short(_positional(arguments, "run", *(["address"] if command == "watch" else [])))
     assert parse(SETTINGS[command], arguments)
 
 

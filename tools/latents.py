@@ -49,7 +49,7 @@ def run_build(arguments: Namespace) -> None:
     """Encodes all videos and prints what came of it."""
     import torch
 
-    from streams.addresses import find_videos
+    from streams.addresses import find_known
     from streams.videos import VideoSource
     from worldmodel.cache.encoding import clip_settings, encode_videos
     from worldmodel.cache.latents import LatentCache
@@ -58,7 +58,7 @@ def run_build(arguments: Namespace) -> None:
     _refuse_existing(out, arguments.overwrite)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     codecs = [codec.to(device) for codec in load_codecs(arguments.codec)]
-    source = VideoSource(find_videos(arguments.videos), clip_settings(codecs, arguments.clips.num_frames))
+    source = VideoSource(find_known(arguments.videos), clip_settings(codecs, arguments.clips.num_frames))
     encode_videos(
         source,
         codecs,

@@ -1,4 +1,4 @@
-"""The command `worldmodel`: demo, tokenizer, train, rollout, evaluate."""
+"""The command `worldmodel`: demo, tokenizer, train, rollout, evaluate, watch."""
 
 import os
 import sys
@@ -18,6 +18,7 @@ SettingsT = TypeVar("SettingsT")
 SHORT = {f"--{name}": f"--sampling.{name}" for name in ("temperature", "top_k", "top_p", "moved_scales")}
 SHORT["--continue"] = "--continue_from"
 SHORT_NOTE = f"Short names: {', '.join(SHORT)}; RUN may be given without --run, as the first argument."
+WATCH_NOTE = "RUN and ADDRESS may be given without --run and --address, as the first arguments. Ctrl-C ends it."
 EVALUATE_NOTE = f"{SHORT_NOTE} Exit status: 0 when every required line of the table is passed, 3 when not."
 
 USAGE = """usage: worldmodel COMMAND [options]
@@ -27,9 +28,10 @@ A world model of your own videos: what happens next, with sound.
 commands:
   demo        the whole path on a small physics world, in about 13 minutes on two cores (--quick: in 2)
   tokenizer   train a codec (of pictures or of sound) from a folder of videos
-  train       train the world model from a latent cache
+  train       train the world model from a latent cache, or straight from videos
   rollout     imagine how a video goes on; writes a video with sound, a film strip and the codes
   evaluate    measure a trained run on the videos held out of its training
+  watch       let a trained run watch a camera, a pipe or a network stream, and say what surprises it
 
 The latent cache and the videos have tools of their own: python -m tools.latents --help, python -m tools.videos --help
 
@@ -45,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": train,
         "rollout": rollout,
         "evaluate": evaluate,
+        "watch": watch,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -115,6 +118,20 @@ def evaluate(arguments: list[str]) -> int:
     return 0 if evaluate_run(settings) else 3
 
 
+def watch(arguments: list[str]) -> int:
+    """Watch a live source with a run."""
+    from worldmodel.config import parse
+    from worldmodel.settings import WatchSettings
+
+    settings = parse(
+        WatchSettings, _positional(arguments, "run", "address"), "worldmodel watch RUN ADDRESS", WATCH_NOTE
+    )
+    from worldmodel.evaluation.watching import watch_run
+
+    print("\n".join(watch_run(settings)))
+    return 0
+
+
 def demo(arguments: list[str]) -> int:
     """The whole path on the physics world."""
     from worldmodel.config import parse
@@ -152,10 +169,10 @@ def _settings_of_run(settings_class: type[SettingsT], arguments: list[str], prog
     return parse(settings_class, ["--config", str(stored), "--run", str(run), *rest], prog), True
 
 
-def _positional(arguments: list[str], key: str) -> list[str]:
-    """Let the first bare argument stand for `--key`."""
-    if arguments and not arguments[0].startswith("-"):
-        return [f"--{key}", *arguments]
+def _positional(arguments: list[str], *keys: str) -> list[str]:
+    """Let the first bare arguments stand for `--key`s; `-`, a pipe's address, is one."""
+    if keys and arguments and (arguments[0] == "-" or not arguments[0].startswith("-")):
+        return [f"--{keys[0]}={arguments[0]}", *_positional(arguments[1:], *keys[1:])]
     return arguments
 
 

@@ -1,23 +1,24 @@
 """What `worldmodel tokenizer` and `worldmodel train` do: build the objective and its data, and run the loop."""
 
+import copy
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from streams.addresses import find_videos
+from streams.addresses import find_known
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
 from streams.passing_over import PassingOver
 from streams.videos import SoundSource, VideoSource
-from worldmodel.cache.latents import CodeBatch, LatentSource
+from worldmodel.cache.latents import CodeBatch
 from worldmodel.codecs.objective import PictureObjective, SoundObjective
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
-from worldmodel.codecs.store import build_codec, save_codec
+from worldmodel.codecs.store import FrozenCodecs, build_codec, save_codec
 from worldmodel.config import write_settings
+from worldmodel.data import first_batch, open_data
 from worldmodel.errors import MediaError
 from worldmodel.evaluation.previews import preview_pictures
 from worldmodel.objective import WorldObjective
@@ -37,7 +38,6 @@ from worldmodel.training.loop import TrainResult, train
 from worldmodel.training.report import Report
 from worldmodel.training.signals import StopRequest
 
-NUM_PREVIEWS = 4
 PREVIEW_HORIZON = 16
 
 
@@ -51,11 +51,11 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     ranks = cluster.start()
     run = Path(settings.run)
     kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
-    source = kind_of_source(find_videos(settings.videos), settings.clips, random_start=True)
+    source = kind_of_source(find_known(settings.videos), settings.clips, random_start=True)
     clips = PassingOver(source)
     for path, reason in source.skipped:
         print(f"left out: {path}: {reason}")
-    if settings.kind == "sound" and not _has_sound(source):
+    if settings.kind == "sound" and not any(video.has_sound for video in source.videos):
         raise MediaError(f"none of the {len(source.videos)} videos in {settings.videos} has sound: no sound codec")
     torch.manual_seed(settings.training.seed)
     with settings_to_blame():
@@ -68,7 +68,7 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     check_beginning(run, resume, description)
     if ranks.rank == 0:
         write_settings(settings, run / SETTINGS)
-    preview_batch = _first_batch(clips)
+    preview_batch = first_batch(clips)
     result = train(
         objective,
         lambda position: Loader(clips, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
@@ -86,24 +86,27 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
 
 
 def train_world(settings: TrainSettings, resume: bool = False, stop: StopRequest | None = None) -> TrainResult:
-    """Train the world model from a latent cache.
+    """Train the world model from a latent cache or straight from videos.
 
     Raises:
         CacheError: the cache is missing, damaged or of other codecs.
+        MediaError: the videos cannot be used.
     """
-    ranks = cluster.start()
+    cluster.start()
     objective, picture, sound = begin_run(settings, resume)
-    source = LatentSource(settings.cache, settings.num_frames)
-    heldout = LatentSource(settings.cache, source.info.num_frames, "heldout", random_start=False)
-    preview_batch = _first_batch(heldout)
+    # Copies: the objective holds the codecs' quantizers, and its engine shards what it holds.
+    picture = copy.deepcopy(picture).to(cluster.device())
+    sound = None if sound is None else copy.deepcopy(sound).to(cluster.device())
+    codecs = [codec for codec in (picture, sound) if codec is not None]
+    frozen, data = FrozenCodecs(codecs), open_data(settings, codecs)
 
     def show(module: nn.Module, report: Report, step: int) -> None:
         assert isinstance(module, WorldObjective)
-        _show_world(LoadedRun(settings, module, picture, sound, step), preview_batch, report, step)
+        _show_world(LoadedRun(settings, module, picture, sound, step), data.preview, report, step)
 
     return train(
         objective,
-        lambda position: Loader(source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
+        data.make_loader,
         settings.training,
         settings.loader.batch_size,
         Path(settings.run),
@@ -111,17 +114,8 @@ def train_world(settings: TrainSettings, resume: bool = False, stop: StopRequest
         show,
         resume,
         stop,
+        frozen.check,
     )
-
-
-def _has_sound(source: VideoSource) -> bool:
-    return any(source.read_sound(video.path, video.first, 1) is not None for video in source.videos)
-
-
-def _first_batch(source: PassingOver | LatentSource) -> Batch | CodeBatch:
-    count = min(NUM_PREVIEWS, len(source))
-    spread = [index * len(source) // count for index in range(count)]
-    return source.collate([source.read(index, np.random.default_rng(index)) for index in spread])  # type: ignore[arg-type]
 
 
 def _show_codec(objective: nn.Module, batch: Batch | CodeBatch, report: Report, step: int) -> None:

@@ -127,6 +127,24 @@ def check_shares(settings: TrainSettings) -> None:
             raise SettingsError(f"{name}={value} is out of range: it must be {expected}")
 
 
+def check_data(settings: TrainSettings) -> None:
+    """Refuse settings that name no source of codes, or two, or clips that cannot be encoded.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    if (settings.cache is None) == (settings.videos is None):
+        given = "neither" if settings.cache is None else f"cache={settings.cache} and videos={settings.videos}"
+        raise SettingsError(
+            f"codes come from a cache or from videos, but {given} was given: give --cache CACHE or --videos VIDEOS, "
+            "and null for the other where a file states it"
+        )
+    for name, least in (("clip_frames", 2), ("thumbnail", 1), ("chunk_clips", 1)):
+        value = getattr(settings.encoding, name)
+        if value < least:
+            raise SettingsError(f"encoding.{name}={value} is out of range: it must be {least} or more")
+
+
 def check_window(settings: TrainSettings) -> None:
     """Refuse windows in which a head sees no frame: it leaves out the first two, and hurried views have half as many.
 
@@ -146,12 +164,15 @@ def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjec
 
     Raises:
         CacheError: the cache was not made with these codecs.
+        SettingsError: names the setting that is wrong.
     """
+    check_data(settings)
     run = Path(settings.run)
     copies = run / CODECS
     sources = sorted(copies.glob("*")) if copies.is_dir() else [Path(codec) for codec in settings.codecs]
     picture, sound = load_codecs(sources)
-    require_codec(settings.cache, {c.kind: str(c.fingerprint) for c in (picture, sound) if c is not None})
+    if settings.cache is not None:
+        require_codec(settings.cache, {c.kind: str(c.fingerprint) for c in (picture, sound) if c is not None})
     check_training(settings.training, settings.loader, muon=True)
     check_window(settings)
     check_shares(settings)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from streams.settings import ClipSettings, LoaderSettings
+from streams.settings import ClipSettings, LiveSettings, LoaderSettings
 
 
 @dataclass(frozen=True)
@@ -209,20 +209,42 @@ class TokenizerSettings:
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """`worldmodel train`: train the world model from a latent cache.
+class EncodingSettings:
+    """How videos become codes while a world model trains on them; a cache was encoded before, and these are not read.
+
+    With the values that a cache was built with, the codes are those of the cache.
 
     Attributes:
-        cache: latent cache written by `python -m tools.latents build`.
-        codecs: runs of the picture codec and (optionally) the sound codec that wrote the cache.
+        clip_frames: frames of the clips that are encoded whole, from which the training clips are cut.
+        heldout: share of the videos kept for evaluation, chosen by the hash of their content.
+        thumbnail: shorter side of the thumbnails.
+        chunk_clips: clips encoded at a time; fewer need less memory.
+    """
+
+    clip_frames: int = 40
+    heldout: float = 0.1
+    thumbnail: int = 32
+    chunk_clips: int = 32
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """`worldmodel train`: train the world model from a latent cache, or straight from videos.
+
+    Attributes:
+        codecs: runs of the picture codec and (optionally) the sound codec; a cache must have been written by these.
         run: folder of the run, made by the command.
+        cache: latent cache written by `python -m tools.latents build`; give this or videos.
+        videos: folder of videos, one video, or a glob, whose codes are made while training; give this or cache.
         num_frames: frames of one training clip.
     """
 
-    cache: str
     codecs: list[str]
     run: str
+    cache: str | None = None
+    videos: str | None = None
     num_frames: int = 16
+    encoding: EncodingSettings = field(default_factory=EncodingSettings)
     loader: LoaderSettings = field(default_factory=lambda: LoaderSettings(batch_size=16))
     model: ModelSettings = field(default_factory=ModelSettings)
     heads: HeadSettings = field(default_factory=HeadSettings)
@@ -266,7 +288,7 @@ class EvaluateSettings:
 
     Attributes:
         run: folder of a trained world model.
-        cache: latent cache with held-out videos; the run's own if not given.
+        cache: latent cache with held-out videos; if not given, the run's own, or else the videos it was trained on.
         context_frames: frames that a rollout sees.
         horizon: frames that a rollout imagines.
         num_clips: most clips that are measured.
@@ -281,6 +303,27 @@ class EvaluateSettings:
     num_clips: int = 144
     seed: int = 0
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """`worldmodel watch`: a trained model watches a live source; how many bits each new frame costs it is its surprise.
+
+    Attributes:
+        run: folder of a trained world model.
+        address: /dev/video0, pipe:0 (or -, or a FIFO), rtsp://, http(s)://, tcp://, udp://, rtmp://, or a file.
+        out: folder for surprise.csv and surprise.png; watch in the run's folder if not given.
+        seconds: footage after which it ends; 0 watches until the source ends or Ctrl-C.
+        device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
+        live: how the source is watched; a model that is too slow is behind by the buffer's length.
+    """
+
+    run: str
+    address: str
+    out: str | None = None
+    seconds: float = 0.0
+    device: str = "auto"
+    live: LiveSettings = field(default_factory=lambda: LiveSettings(buffer_seconds=1.0))
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,19 @@
 """Opening a file for reading, and its errors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
 import av
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.format import Flags
 from av.stream import Disposition
 
 from streams.addresses import Address, open_seekable, read_errors
-from streams.errors import MediaError
+from streams.errors import DamageError, MediaError
 
 # A playlist renamed to .mp4 must not open other files or addresses, so only files that hold media themselves are read.
 FORMATS = (
@@ -23,12 +25,12 @@ MAX_PIXELS = 8192 * 4320
 
 @contextmanager
 def media_errors(path: Address) -> Iterator[None]:
-    """Turns whatever PyAV raises on a broken file into a MediaError with the path and the reason."""
+    """Turns whatever PyAV raises on a broken file into a DamageError with the path and the reason."""
     try:
         yield
     except (FFmpegError, UnicodeDecodeError, IndexError, MemoryError, ValueError, *read_errors()) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise MediaError(f"{path}: cannot be decoded ({reason}); repair the file or leave it out") from error
+        raise DamageError(f"{path}: cannot be decoded ({reason}); repair the file or leave it out") from error
 
 
 def open_container(path: Address) -> InputContainer:
@@ -42,7 +44,7 @@ def open_container(path: Address) -> InputContainer:
     return av.open(file, "r", metadata_errors="ignore", container_options=options)
 
 
-def picture_track(container: InputContainer, path: Address) -> av.VideoStream:
+def picture_track(container: InputContainer, path: Address | str) -> av.VideoStream:
     """The first track of moving pictures, ready to decode."""
     tracks = [track for track in container.streams.video if not track.disposition & Disposition.attached_pic]
     if not tracks:
@@ -65,3 +67,50 @@ def packets(container: InputContainer, track: av.VideoStream) -> Iterator[av.Pac
         started = started or packet.is_keyframe
         if started:
             yield packet
+
+
+def lacks_times(track: av.VideoStream) -> bool:
+    """Whether the container tells no times, so that those of the packets are made up by the library, and wrong.
+
+    Raw streams have none. AVI numbers packets in the order of decoding, and the frames of some codecs are reordered.
+    """
+    container = track.container.format
+    return is_raw(track) or (container.name == "avi" and codec_of(track) in {"h264", "hevc"})
+
+
+def is_raw(track: av.VideoStream) -> bool:
+    """Whether the file is a codec's stream without a container."""
+    return bool(track.container.format.flags & Flags.no_timestamps.value)
+
+
+def codec_of(track: av.VideoStream) -> str:
+    """FFmpeg's name of the codec, whichever library decodes it."""
+    return track.codec_context.codec.canonical_name
+
+
+class Decoding:
+    """Packets to frames. Where the container lacks times, frames get them as in the ffmpeg program.
+
+    Those of an AVI come at the times of the packets, and those of a raw stream one after the other, from its start.
+    """
+
+    def __init__(self, track: av.VideoStream) -> None:
+        """Begins at the start of the track."""
+        self.guessing, self.raw, self.following = lacks_times(track), is_raw(track), 0
+        rate, time_base = track.guessed_rate or Fraction(25), track.time_base or Fraction(1)
+        self.step = round(1 / (rate * time_base))
+
+    def decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+        """Frames that come when a packet is given to the decoder."""
+        frames = packet.decode()
+        for frame in frames if self.guessing else ():
+            frame.pts = self.following if self.raw or frame.dts is None else frame.dts
+            self.following = frame.pts + self.step
+        return frames
+
+
+def frames_of(source: Iterable[av.Packet], track: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Decodes packets in order."""
+    decoding = Decoding(track)
+    for packet in source:
+        yield from decoding.decode(packet)

@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from jaxtyping import Float, Int64, UInt8
 
-from streams.pyav.container import media_errors, open_container, picture_track
+from streams.pyav.container import Decoding, media_errors, open_container, picture_track
 
 # Packets of sound follow each other; a smaller jump of the times is rounding or drift, a larger one is a gap.
 SOUND_GAP_SECONDS = 0.02
@@ -122,7 +122,7 @@ def _decode_all(
     cuts: "CutFinder",
 ) -> None:
     """Goes through the file once; each track up to its first damage."""
-    started = False
+    started, decoding = False, Decoding(track)
     packets = iter(container.demux([track] if heard is None else [track, heard]))
     while True:
         try:
@@ -136,15 +136,15 @@ def _decode_all(
             started = started or packet.is_keyframe
             pictures.num_hidden += packet.is_discard
             if started and not pictures.damage:
-                pictures.damage = _see(packet, pictures, cuts)
+                pictures.damage = _see(packet, decoding, pictures, cuts)
         elif not sound.damage:
             sound.damage = _hear(packet, sound)
 
 
-def _see(packet: av.Packet, pictures: PictureFacts, cuts: "CutFinder") -> str:
+def _see(packet: av.Packet, decoding: Decoding, pictures: PictureFacts, cuts: "CutFinder") -> str:
     """Counts the frames of a packet; returns what is wrong with them."""
     try:
-        frames = packet.decode()
+        frames = decoding.decode(packet)
     except FFmpegError as error:
         return str(error.strerror)
     for frame in frames:

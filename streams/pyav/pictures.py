@@ -9,20 +9,24 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
 from streams.addresses import Address
-from streams.errors import MediaError
+from streams.errors import DamageError, MediaError
 from streams.index import FrameIndex
-from streams.pyav.container import media_errors, open_container, packets, picture_track
+from streams.pyav.container import frames_of, media_errors, open_container, packets, picture_track
 from streams.pyav.index import index_frames
-from streams.pyav.scaling import Scaler
+from streams.pyav.scaling import Scaler, orientation
 
 # Decoders that leave out a frame no other needs, and nothing else, when asked packet by packet (dav1d loses others).
 SKIPPING_CODECS = {"h264", "hevc", "vp8"}
 # Going on decoding for so many frames costs about as much as a seek, which throws away what the decoder holds back.
 SEEK_FRAMES = 6
+# Program and transport streams are found by their packets' places: a seek lands a keyframe late, always, and must be
+# told an earlier one.
+MAX_EARLY = 2
 BEFORE_ALL = -(2**63)
 
 
@@ -47,6 +51,7 @@ class PyAVReader:
         self.last: av.VideoFrame | None = None
         self.wanted: set[int] = set()
         self.last_wanted = BEFORE_ALL
+        self.early = 0
         try:
             with media_errors(path):
                 first = self.begin(index or index_frames(path))
@@ -58,7 +63,7 @@ class PyAVReader:
         if first is None:
             self.close()
             raise MediaError(f"{path}: the first frames cannot be decoded; write it anew with ffmpeg")
-        self.turns = round((first.rotation or 0) / 90) % 4
+        self.turns, self.mirrored = orientation(first)
         self.size = (first.height, first.width) if self.turns % 2 == 0 else (first.width, first.height)
         self.scaler = Scaler(float(self.track.sample_aspect_ratio or 1))
 
@@ -92,7 +97,7 @@ class PyAVReader:
         try:
             with media_errors(self.path):
                 for out, index, ticks in zip(frames, distinct.tolist(), wanted, strict=True):
-                    self.scaler(self.find(index, ticks), out, size is not None, self.turns)
+                    self.scaler(self.find(index, ticks), out, size is not None, self.turns, self.mirrored)
         except MediaError:
             # The decoder stands nobody knows where: the next call must seek.
             self.last = None
@@ -107,9 +112,10 @@ class PyAVReader:
             frame = self.advance(wanted)
             if frame is not None:
                 return frame
-        for start in (key, key - 1):
-            frame = self.seek(int(self.index.keys[start]), wanted) if start > 0 else None
+        for early in range(self.early, MAX_EARLY + 1):
+            frame = self.seek(key - early, key, wanted) if key > early else None
             if frame is not None:
+                self.early = early
                 return frame
         self.restart()
         frame = self.advance(wanted)
@@ -136,20 +142,30 @@ class PyAVReader:
         if self.last is None or self.last.pts != wanted:
             return None
         if self.last.is_corrupt:
-            raise MediaError(f"{self.path}: the frame at tick {wanted} is damaged; leave the file out")
+            raise DamageError(f"{self.path}: the frame at tick {wanted} is damaged; leave the file out")
         return self.last
 
-    def seek(self, key: int, wanted: int) -> av.VideoFrame | None:
-        """Decodes a frame from a keyframe on; None where the container or the decoder does not stand the jump."""
+    def seek(self, target: int, key: int, wanted: int) -> av.VideoFrame | None:
+        """Seeks to one keyframe and decodes a frame; None where the container or the decoder does not stand the jump.
+
+        Args:
+            target: place of the keyframe that the container is told.
+            key: place of the last keyframe from which the frame can be decoded.
+            wanted: ticks of the frame.
+        """
         assert self.container is not None
         self.last, self.decoded = None, iter(())
         try:
-            self.container.seek(key, stream=self.track)
+            self.container.seek(int(self.index.keys[target]), stream=self.track)
             source = packets(self.container, self.track)
             first = next(source, None)
-            if first is None or first.pts is None or first.pts > key:
+            if first is None or first.pts is None or first.pts > self.index.keys[key]:
                 return None
             self.decoded = self.decode(chain([first], source))
+            # Some containers call a frame a keyframe that needs others. One that an edit list hides does not come.
+            start = self.advance(first.pts)
+            if not first.is_discard and (start is None or not start.key_frame):
+                return None
             return self.advance(wanted)
         except FFmpegError:
             return None
@@ -158,13 +174,17 @@ class PyAVReader:
         """Frames of these packets, in the order of display; some that nobody wants are left out."""
         context = self.track.codec_context
         # Where packets do not tell the times of the frames, nobody knows which to leave out.
-        skipping = context.name in SKIPPING_CODECS and not self.index.decoded
+        if context.name in SKIPPING_CODECS and not self.index.decoded:
+            source = self.choose(source, context)
+        return frames_of(source, self.track)
+
+    def choose(self, source: Iterator[av.Packet], context: VideoCodecContext) -> Iterator[av.Packet]:
+        """The same packets, while the decoder is told to leave out those that nobody wants and no other frame needs."""
         for packet in source:
-            if skipping:
-                # What comes after the last wanted frame is decoded early, and may be wanted by the next call.
-                passed = packet.pts is not None and packet.pts < self.last_wanted and packet.pts not in self.wanted
-                context.skip_frame = "NONREF" if passed else "DEFAULT"
-            yield from packet.decode()
+            # What comes after the last wanted frame is decoded early, and may be wanted by the next call.
+            passed = packet.pts is not None and packet.pts < self.last_wanted and packet.pts not in self.wanted
+            context.skip_frame = "NONREF" if passed else "DEFAULT"
+            yield packet
 
     def restart(self) -> None:
         """Opens the file anew, which is the one seek that every container gets right."""

@@ -12,6 +12,18 @@ from streams.geometry import crop_box
 FLAGS = "bilinear+full_chroma_int+accurate_rnd"
 
 
+def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
+    """Quarter turns to the left that make a frame upright, and whether it is to be mirrored after them."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 0, False
+    # A column of the picture goes (right, down) on the screen.
+    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
+    mirrored = bool(np.linalg.det(matrix) < 0)
+    right, down = matrix[0]
+    return round(-np.arctan2(down, -right if mirrored else right) / (np.pi / 2)) % 4, mirrored
+
+
 class Scaler:
     """Crops, scales and converts frames in one pass over the pixels that are kept.
 
@@ -24,15 +36,21 @@ class Scaler:
         self.graphs: dict[tuple, Graph] = {}
 
     def __call__(
-        self, frame: av.VideoFrame, out: UInt8[np.ndarray, "3 height width"], crop: bool, turns: int = 0
+        self,
+        frame: av.VideoFrame,
+        out: UInt8[np.ndarray, "3 height width"],
+        crop: bool,
+        turns: int = 0,
+        mirrored: bool = False,
     ) -> None:
-        """Writes a frame, turned left by `turns` quarters, into `out`.
+        """Writes a frame, upright, into `out`.
 
         Args:
             frame: as decoded.
             out: where to; its size is that of the result.
             crop: keep the aspect and cut what is too much; else the whole frame is stretched to the size.
-            turns: quarter turns to the left that make the frame upright.
+            turns: quarter turns to the left.
+            mirrored: exchange left and right after turning.
         """
         height, width = out.shape[1:] if turns % 2 == 0 else out.shape[:0:-1]
         key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, height, width, crop)
@@ -44,7 +62,8 @@ class Scaler:
         scaled = graph.vpull()
         for channel, plane in enumerate((2, 0, 1)):  # green, blue, red
             rows = np.frombuffer(memoryview(scaled.planes[plane]), np.uint8).reshape(height, -1)[:, :width]
-            out[channel] = np.rot90(rows, turns) if turns else rows
+            upright = np.rot90(rows, turns) if turns else rows
+            out[channel] = upright[:, ::-1] if mirrored else upright
 
     def build(self, frame: av.VideoFrame, height: int, width: int, crop: bool) -> Graph:
         """A graph for frames like this one."""

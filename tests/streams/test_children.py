@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.children import Failure, ending_of, memory_bytes, run_in_children
+from streams.children import Failure, ending_of, memory_bytes, peak_memory_bytes, run_in_children
 from tests.streams.doubles import act
 
 MIB = 1 << 20
@@ -67,3 +67,10 @@ def test_memory_is_measured():
 def test_an_ending_is_told_in_words():
     assert ending_of(-9) == "the decoder crashed (SIGKILL)"
     assert ending_of(None) == "the decoder ended with status None"
+
+
+def test_the_peak_of_memory_stays_when_memory_is_freed():
+    block = bytearray(200 * MIB)
+    block[::4096] = b"x" * len(block[::4096])
+    del block
+    assert peak_memory_bytes() > 200 * MIB

@@ -64,6 +64,18 @@ def test_a_batch_without_any_sound_has_the_columns_that_are_asked_for():
     assert Batch.stack([clip(has_sound=False)], samples_per_frame=6).sound.shape == (1, 4, 6)
 
 
+def test_stereo_has_an_axis_of_its_own():
+    batch = Batch.stack([clip(sound=torch.ones(4, 2, 5)), clip(has_sound=False)], 5, sound_channels=2)
+    assert batch.sound.shape == (2, 4, 2, 5)
+    assert batch.sound.sum(dim=(1, 2, 3)).tolist() == [40.0, 0.0]
+    assert Batch.stack([clip(has_sound=False)], 5, sound_channels=2).sound.shape == (1, 4, 2, 5)
+
+
+def test_mono_and_stereo_do_not_stack():
+    with pytest.raises(ValueError, match="need one shape"):
+        Batch.stack([clip(), clip(sound=torch.ones(4, 2, 5))])
+
+
 @pytest.mark.parametrize("other", [clip(num_frames=3), clip(size=6)])
 def test_clips_of_different_shapes_do_not_stack(other: Clip):
     with pytest.raises(ValueError, match="need one shape"):

@@ -34,3 +34,13 @@ def test_a_file_without_pictures_is_refused(tmp_path: Path):
 def test_the_reason_leaves_out_the_places_in_decords_source():
     error = RuntimeError("[15:46:08] /github/src/video_reader.cc:486: Error: av_read_frame failed\nStack trace")
     assert reason_of(error) == "Error: av_read_frame failed"
+
+
+def test_times_below_zero_are_refused(tmp_path: Path):
+    with pytest.raises(MediaError, match="decord is not exact on times below zero; read it with pyav"):
+        DecordReader(make_video("negative_start", tmp_path))
+
+
+def test_mirrored_frames_are_refused(tmp_path: Path):
+    with pytest.raises(MediaError, match="decord does not mirror frames; read it with pyav"):
+        DecordReader(make_video("mirrored", tmp_path))

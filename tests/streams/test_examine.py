@@ -2,6 +2,7 @@ import csv
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from upath import UPath
 
 from streams.addresses import address_of
-from streams.examine import examine
+from streams.errors import MediaError
+from streams.examine import examine, settle
 from streams.manifest import Entry
+from streams.pyav.facts import PictureFacts
 from streams.pyav.index import index_frames
 from streams.pyav.pictures import PyAVReader
 from streams.settings import ScanSettings
@@ -178,6 +181,32 @@ def test_a_server_that_falls_silent_is_a_problem(tmp_path: Path):
         assert "cannot be read" in problem(address_of(f"{server}/a.mp4", timeout_seconds=0.3))
 
 
+def test_packets_and_frames_that_disagree_are_settled_by_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = make_video("constant", tmp_path)
+    true = index_frames(path)
+    listed = replace(true, ticks=np.append(true.ticks, true.ticks[-1] + 512))
+    monkeypatch.setattr("streams.examine.index_frames", lambda path, decode=False: true if decode else listed)
+    entry = examine(path, SETTINGS)
+    assert (entry.reader, entry.num_frames) == ("pyav", NUM_FRAMES)
+    assert entry.problems == (f"{NUM_FRAMES + 1} frames are listed and {NUM_FRAMES} decode",)
+    monkeypatch.setattr("streams.examine.index_frames", lambda path, decode=False: listed)
+    assert problem(path) == f"{NUM_FRAMES} frames decode, and {NUM_FRAMES + 1} the next time; leave it out"
+
+
+def test_times_that_run_backwards_are_refused_and_a_single_one_is_left_out(tmp_path: Path):
+    path = make_video("constant", tmp_path)
+    index = index_frames(path)
+    pictures = PictureFacts(0, 25.0, 1.0, ticks=index.ticks.tolist())
+    pictures.ticks[10:40:2], pictures.ticks[11:40:2] = pictures.ticks[11:40:2], pictures.ticks[10:40:2]
+    with pytest.raises(MediaError, match="its times run backwards 15 times; write it anew with ffmpeg"):
+        settle(path, index, pictures, SETTINGS)
+    many = replace(index, ticks=np.arange(200))
+    pictures.ticks = [*range(199), 197]
+    settled, said = settle(path, many, pictures, SETTINGS)
+    assert settled.ticks.tolist() == list(range(199))
+    assert said == ["1 frames are not later than the ones before, and left out"]
+
+
 def rows() -> list[dict[str, str]]:
     if not (REAL / "MANIFEST.csv").exists():
         return []
@@ -185,14 +214,11 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-# What the manifest of the footage calls readable and a scan refuses: without times nobody knows when frames are shown,
-# and of times that run backwards nobody knows which are right.
+# What the manifest of the footage calls readable and a scan refuses: of times that run backwards nobody knows which are
+# right.
 REFUSED = {
-    "odd/raw_BA_MW_D_P_LOST.264": "0 of them with a time",
-    "odd/raw_SVA_Base_B.264": "0 of them with a time",
-    "odd/avi_large_length.avi": "times run backwards 24 times",
-    "odd/libwebm_block_ends_beyond_cluster.mkv": "0 frames",
-    "odd/libwebm_fixed_lacing_bad_lace_size.mkv": "0 frames",
+    "odd/libwebm_block_ends_beyond_cluster.mkv": "has no keyframe",
+    "odd/libwebm_fixed_lacing_bad_lace_size.mkv": "has no keyframe",
     "odd/libwebm_invalid_vp9_bitstream-bug_1416.webm": "pixels are larger than 8K",
     "odd/made_bit_flips.mp4": "only 1 of 125 frames decode",
 }

@@ -146,7 +146,9 @@ def test_an_epoch_holds_every_item_once():
 def test_workers_change_nothing_ignore_the_signals_of_the_step_and_use_one_thread(blocks: list[int] | None):
     loader = loader_of(10, 4, num_workers=2, position=8, blocks=blocks)
     expected = batches_of(loader_of(10, 4, position=8, blocks=blocks), 6)
+    state = torch.get_rng_state()
     first = next(loader)
+    assert torch.equal(torch.get_rng_state(), state)
     children = active_children()
     assert set(first[:, 2].tolist()) <= {child.pid for child in children}
     assert first[:, 3].unique().tolist() == [1]

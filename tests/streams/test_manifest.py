@@ -168,3 +168,10 @@ def test_an_empty_cell_is_a_media_error(tmp_path: Path):
     pq.write_table(table.set_column(place, "width", pa.array([None], pa.int64())), tmp_path / "m.parquet")
     with pytest.raises(MediaError, match="row 1 has empty cells"):
         Manifest.read(tmp_path / "m.parquet")
+
+
+def test_problems_may_tell_names_that_are_not_utf_8(tmp_path: Path):
+    entry = Entry("/videos/a.mp4", problems=("no \udcff here, but ü",))
+    Manifest((entry,)).write(tmp_path / "m.parquet")
+    for name in ("m.parquet", "m.csv"):
+        assert Manifest.read(tmp_path / name).entries[0].problems == entry.problems

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from streams.journal import Journal
 from streams.positions import AnyOrder, Part, Positions, order_of, own_memory_bytes, share
@@ -114,6 +115,15 @@ def test_tensors_are_shared_and_all_else_is_left_alone():
         share(batch)
     assert pair.tensor.is_shared()
     assert tensor.is_shared()
+
+
+def test_a_part_is_pinned_by_its_batch():
+    class Pinnable:
+        def pin_memory(self) -> str:
+            return "pinned"
+
+    journal = Journal()
+    assert pin_memory(Part(Pinnable(), journal, 7)) == Part("pinned", journal, 7)
 
 
 def test_memory_of_its_own_grows_with_what_is_kept_and_not_with_what_is_shared(monkeypatch: pytest.MonkeyPatch):

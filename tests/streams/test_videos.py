@@ -1,15 +1,21 @@
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from streams.addresses import content_hash
 from streams.errors import MediaError
-from streams.loader import Source
+from streams.manifest import Entry
+from streams.pyav.index import index_frames
+from streams.pyav.pictures import PyAVReader
 from streams.pyav.writer import write_video
-from streams.settings import ClipSettings
-from streams.videos import OPEN_READERS, SoundSource, VideoSource
+from streams.settings import ClipSettings, SelectionSettings
+from streams.source import BlockSource
+from streams.videos import OPEN_VIDEOS, SoundSource, VideoSource, View
 from tests.streams.ffmpeg import ffmpeg, make_video, number_of, numbered_frames, reference
 
 RATE, HZ = 20.0, 16000
@@ -38,7 +44,7 @@ def draw() -> np.random.Generator:
 
 
 def test_a_video_source_is_a_source(video: Path):
-    assert isinstance(VideoSource([video], SETTINGS), Source)
+    assert isinstance(VideoSource([video], SETTINGS), BlockSource)
 
 
 def test_clips_cover_the_video_evenly(video: Path):
@@ -93,10 +99,110 @@ def test_the_grid_starts_when_the_first_frame_is_shown(tmp_path: Path):
 
 def test_random_starts_depend_on_the_generator_alone_and_reach_the_whole_video(video: Path):
     source = VideoSource([video], SETTINGS, random_start=True)
-    starts = [float(source.read(0, np.random.default_rng(seed)).seconds[0]) for seed in range(80)]
-    assert starts == [float(source.read(0, np.random.default_rng(seed)).seconds[0]) for seed in range(80)]
-    assert min(starts) == 0.0
-    assert max(starts) == pytest.approx(1.7)
+    starts = [
+        [float(source.read(index, np.random.default_rng(seed)).seconds[0]) for seed in range(20)]
+        for index in range(len(source))
+    ]
+    assert starts[2] == [float(source.read(2, np.random.default_rng(seed)).seconds[0]) for seed in range(20)]
+    assert len(set(starts[1])) > 3
+    assert min(map(min, starts)) == 0.0
+    assert max(map(max, starts)) == pytest.approx(1.7)
+
+
+def test_clips_read_together_are_those_read_alone_in_one_pass(video: Path, monkeypatch: pytest.MonkeyPatch):
+    source = VideoSource([video], SETTINGS, random_start=True)
+    assert source.blocks.tolist() == [4]
+    alone = [source.read(index, np.random.default_rng(index)) for index in range(4)]
+    calls = []
+    frames_at = PyAVReader.frames_at
+    monkeypatch.setattr(PyAVReader, "frames_at", lambda *given: calls.append(1) or frames_at(*given))
+    together = source.read_together(list(range(4)), [np.random.default_rng(index) for index in range(4)])
+    assert len(calls) == 1
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.frames, other.frames)
+        assert torch.equal(one.seconds, other.seconds)
+        assert one.sound is not None
+        assert other.sound is not None
+        torch.testing.assert_close(one.sound, other.sound, atol=2e-5, rtol=0)
+
+
+def test_views_are_other_readings_of_the_same_frames(video: Path):
+    source = VideoSource([video], SETTINGS)
+    plain, backwards, hurried, shifted = (
+        source.clips_at(0, [2], view)[0]
+        for view in (View(), View(reverse=True), View(speed=2), View(sound_shift_seconds=0.3))
+    )
+    assert torch.equal(backwards.frames, plain.frames.flip(0))
+    assert [number_of(frame.numpy()) for frame in hurried.frames] == list(range(4, 36, 4))
+    assert backwards.sound is None
+    assert hurried.sound is None
+    assert torch.equal(shifted.frames, plain.frames)
+    later = source.clips_at(0, [5])[0]
+    assert shifted.sound is not None
+    assert later.sound is not None
+    torch.testing.assert_close(shifted.sound, later.sound, atol=2e-5, rtol=0)
+
+
+def test_the_clips_of_a_source_are_cut_as_selected(video: Path):
+    source = VideoSource([video], SETTINGS, SelectionSettings("sliding", stride_frames=4, block_clips=2))
+    assert [clip.start for clip in source.clips] == [0, 4, 8, 12, 16]
+    assert source.blocks.tolist() == [2, 1, 2]
+    assert source.path_of(3) == str(video)
+
+
+def scanned(video: Path, **changes: Any) -> Entry:
+    """What a scan says of a file, as far as a source needs it."""
+    found = Entry(
+        path=str(video),
+        size_bytes=video.stat().st_size,
+        content_hash=content_hash(video),
+        reader="pyav",
+        index=index_frames(video),
+        num_frames=50,
+        cuts_seconds=np.array([1.0]),
+    )
+    return replace(found, **changes)
+
+
+def test_files_that_were_scanned_are_opened_only_to_be_read(video: Path, monkeypatch: pytest.MonkeyPatch):
+    entry = scanned(video)
+    monkeypatch.setattr("streams.video.open_video", lambda *_: pytest.fail("was opened"))
+    source = VideoSource([entry], SETTINGS)
+    assert [clip.start for clip in source.clips] == [0, 6, 11, 17]
+    assert torch.equal(source.read(2, draw()).frames, VideoSource([scanned(video)], SETTINGS).read(2, draw()).frames)
+
+
+def test_no_clip_of_a_scanned_file_reaches_over_a_cut(video: Path):
+    source = VideoSource([scanned(video)], SETTINGS, SelectionSettings("scenes"))
+    assert [clip.start for clip in source.clips] == [0, 2, 10, 17]
+
+
+def test_an_unusable_file_of_a_manifest_is_left_out_with_its_problems(video: Path):
+    broken = scanned(video, path=str(video.with_name("b.mp4")), reader="", problems=("no pictures",))
+    source = VideoSource([scanned(video), broken], SETTINGS)
+    assert [(path.name, reason) for path, reason in source.skipped] == [("b.mp4", "no pictures; leave it out")]
+
+
+def test_a_file_replaced_after_the_scan_is_refused_by_its_content(tmp_path: Path):
+    path = write_numbered(tmp_path / "a.mp4", num_frames=40)
+    source = VideoSource([scanned(path)], SETTINGS)
+    source.read(0, draw())
+    source.close()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match="its sha256 is"):
+        source.read(0, draw())
+
+
+def test_the_bytes_of_a_scanned_file_are_read_once_while_its_status_stays(video: Path, monkeypatch: pytest.MonkeyPatch):
+    checks = []
+    monkeypatch.setattr("streams.videos.require_content", lambda *_: checks.append(1))
+    source = VideoSource([scanned(video)], SETTINGS)
+    for _ in range(3):
+        source.read(0, draw())
+        source.close()
+    assert len(checks) == 1
 
 
 def test_frames_are_resized_and_cropped(video: Path):
@@ -125,7 +231,7 @@ def test_bad_files_are_listed_with_their_reason(video: Path, tmp_path: Path):
     assert reasons[short.name] == "too short (0.50 s, a clip needs 0.80 s); leave it out"
     assert "Invalid data" in reasons["text.mp4"]
     assert "no pictures" in reasons["sound.mp4"]
-    assert "No such file" in reasons["gone.mp4"]
+    assert "no such file" in reasons["gone.mp4"]
     assert len(source) == 4
 
 
@@ -133,17 +239,6 @@ def test_no_clip_at_all_is_an_error_with_the_first_reasons(tmp_path: Path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(MediaError, match=r"no clip can be read from 1 files; first reasons: .*text\.mp4: cannot"):
         VideoSource([tmp_path / "text.mp4"], SETTINGS)
-
-
-def test_damage_in_the_middle_is_found_when_asked_for_and_an_error_otherwise(tmp_path: Path, video: Path):
-    # A Matroska file cut in the middle of a frame still has a header and a beginning.
-    ffmpeg("-i", video, "-c", "copy", tmp_path / "a.mkv")
-    content = bytearray((tmp_path / "a.mkv").read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 1500] = np.random.default_rng(0).bytes(1500)
-    (tmp_path / "a.mkv").write_bytes(content)
-    source = VideoSource([video, tmp_path / "a.mkv"], SETTINGS, verify=True)
-    assert [path.name for path, _ in source.skipped] == ["a.mkv"]
 
 
 def test_a_file_that_changed_is_an_error(tmp_path: Path):
@@ -155,23 +250,23 @@ def test_a_file_that_changed_is_an_error(tmp_path: Path):
 
 
 def test_only_a_few_readers_stay_open_and_none_is_pickled(tmp_path: Path):
-    paths = [write_numbered(tmp_path / f"{number}.mp4", num_frames=20) for number in range(OPEN_READERS + 2)]
+    paths = [write_numbered(tmp_path / f"{number}.mp4", num_frames=20) for number in range(OPEN_VIDEOS + 2)]
     source = VideoSource(paths, SETTINGS)
     for index in range(len(source)):
         source.read(index, draw())
-    assert len(source.readers) == OPEN_READERS
+    assert len(source.opened) == OPEN_VIDEOS
     copy = pickle.loads(pickle.dumps(source))
-    assert len(copy.readers) == 0
+    assert len(copy.opened) == 0
     assert torch.equal(copy.read(0, draw()).frames, source.read(0, draw()).frames)
     source.close()
-    assert len(source.readers) == 0
+    assert len(source.opened) == 0
 
 
 def test_decord_reads_the_same_clips(video: Path):
-    settings = ClipSettings(10.0, 64, 96, 8, HZ, "decord")
+    settings = ClipSettings(10.0, 64, 96, 8, HZ, reader="decord")
     ours, theirs = VideoSource([video], SETTINGS).read(2, draw()), VideoSource([video], settings).read(2, draw())
     # decord does not interpolate colours, which shows at edges.
-    assert (ours.frames.int() - theirs.frames.int()).abs().float().mean() < 1.5
+    assert (ours.frames.int() - theirs.frames.int()).abs().float().mean() < 2.5
 
 
 def test_sound_is_read_alone_as_it_is_read_beside_pictures(video: Path):

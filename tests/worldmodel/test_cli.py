@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streams.settings import LiveSettings
 from tests.worldmodel.whole_run import WholeRun
 from worldmodel import cli
 from worldmodel.cli import USAGE, main
@@ -20,6 +21,7 @@ from worldmodel.settings import (
     TokenizerSettings,
     TrainingSettings,
     TrainSettings,
+    WatchSettings,
 )
 
 Given = list[Any]
@@ -35,6 +37,7 @@ def given(monkeypatch: pytest.MonkeyPatch, kept_signals: None) -> Given:
         ("worldmodel.commands", "train_world"): types.SimpleNamespace(interrupted=False),
         ("worldmodel.rollouts.imagination", "imagine"): ["one line", "another"],
         ("worldmodel.evaluation.world", "evaluate_run"): True,
+        ("worldmodel.evaluation.watching", "watch_run"): ["seen"],
         ("worldmodel.demo", "run_demo"): 3,
     }
     for (module, name), answer in answers.items():
@@ -57,7 +60,7 @@ def test_without_a_command_the_usage_is_printed(capsys: pytest.CaptureFixture[st
 def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]):
     assert main(["trian"]) == 2
     assert capsys.readouterr().err == (
-        "error: unknown command 'trian': choose from demo, tokenizer, train, rollout, evaluate\n"
+        "error: unknown command 'trian': choose from demo, tokenizer, train, rollout, evaluate, watch\n"
     )
 
 
@@ -73,18 +76,18 @@ def test_tokenizer_and_train_hand_on_settings_a_stop_request_and_that_nothing_is
     assert resume is False
     assert main(["train", "--cache", "c", "--codecs", "a", "b", "--run", "r"]) == 0
     settings, resume, stop = given.pop()
-    assert settings == TrainSettings("c", ["a", "b"], "r")
+    assert settings == TrainSettings(["a", "b"], "r", cache="c")
     assert not stop.requested
     os.kill(os.getpid(), signal.SIGUSR1)
     assert stop.requested
 
 
 def test_a_run_is_resumed_with_its_own_settings_and_the_arguments_on_top(given: Given, tmp_path: Path):
-    write_settings(TrainSettings("c", ["a", "b"], "elsewhere", num_frames=12), tmp_path / "settings.yaml")
+    write_settings(TrainSettings(["a", "b"], "elsewhere", "c", num_frames=12), tmp_path / "settings.yaml")
     assert main(["train", "--resume", str(tmp_path), "--training.steps", "9"]) == 0
     settings, resume, _ = given.pop()
     training = TrainingSettings(steps=9)
-    assert settings == TrainSettings("c", ["a", "b"], str(tmp_path), num_frames=12, training=training)
+    assert settings == TrainSettings(["a", "b"], str(tmp_path), "c", num_frames=12, training=training)
     assert resume is True
 
 
@@ -120,6 +123,17 @@ def test_evaluate_says_by_its_status_whether_all_was_passed(given: Given, monkey
     assert given.pop() == (EvaluateSettings("r", num_clips=4),)
     answer(monkeypatch, "worldmodel.evaluation.world", "evaluate_run", lambda settings: False)
     assert main(["evaluate", "r"]) == 3
+
+
+def test_watch_takes_a_run_and_an_address(given: Given, capsys: pytest.CaptureFixture[str]):
+    assert main(["watch", "r", "-", "--seconds", "5", "--live.endless", "true"]) == 0
+    live = LiveSettings(buffer_seconds=1.0, endless=True)
+    assert given.pop() == (WatchSettings("r", "-", seconds=5.0, live=live),)
+    assert capsys.readouterr().out == "seen\n"
+    assert (
+        main(["watch", "--run", "r", "--address", "rtsp://host/a", "--live.options", '{"rtsp_transport": "udp"}']) == 0
+    )
+    assert given.pop()[0].live.options == {"rtsp_transport": "udp"}
 
 
 def test_the_demo_is_quick_by_a_word(given: Given):

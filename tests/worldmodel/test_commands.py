@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.fake_codecs import make_videos
 from tests.worldmodel.whole_run import LOADER, TRAINING, WholeRun
+from worldmodel import commands
 from worldmodel.cli import main
 from worldmodel.codecs.store import fingerprint_of, load_codec
 from worldmodel.commands import train_codec, train_world
@@ -83,6 +84,56 @@ def test_six_steps_are_three_a_stop_and_three_to_the_bit(
     whole, halves = load_file(tmp_path / "whole" / name), load_file(run / name)
     assert whole.keys() == halves.keys()
     assert not [key for key, tensor in whole.items() if not torch.equal(tensor, halves[key])]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_training_from_videos_and_from_their_cache_is_the_same_to_the_bit(
+    num_workers: int, whole_run: WholeRun, tmp_path: Path
+):
+    loader = replace(LOADER, num_workers=num_workers)
+    for settings, name in ((whole_run.settings, "cache"), (whole_run.settings_from_videos, "videos")):
+        train_world(replace(settings, run=str(tmp_path / name), loader=loader))
+    (cached, _), (made, about) = (checkpoint.load_weights(tmp_path / name) for name in ("cache", "videos"))
+    assert cached.keys() == made.keys()
+    assert not [name for name, tensor in cached.items() if not torch.equal(tensor, made[name])]
+    assert about["settings"]["videos"] == str(whole_run.videos)
+    losses = [[event.value for event in events_of(tmp_path / name).Scalars("loss")] for name in ("cache", "videos")]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 2
+    assert {"rollout/film_strip", "reconstruction/film_strip"} <= set(events_of(tmp_path / "videos").Tags()["images"])
+
+
+def test_a_run_from_videos_that_was_stopped_goes_on_to_the_bit_in_any_precision_and_sharded(
+    whole_run: WholeRun, tmp_path: Path, kept_signals: None
+):
+    training = replace(whole_run.settings.training, zero_stage=3, precision="bf16")
+    train_world(replace(whole_run.settings_from_videos, run=str(tmp_path / "whole"), training=training))
+    shutil.copytree(tmp_path / "whole", tmp_path / "halves")
+    shutil.rmtree(tmp_path / "halves" / "checkpoints" / "step_00000006")
+    assert main(["train", "--resume", str(tmp_path / "halves")]) == 0
+    whole, halves = (checkpoint.load_weights(tmp_path / name)[0] for name in ("whole", "halves"))
+    assert not [name for name, tensor in whole.items() if not torch.equal(tensor, halves[name])]
+
+
+@pytest.mark.parametrize("name", ["settings", "settings_from_videos"])
+def test_codecs_that_change_while_a_world_trains_stop_it_at_the_next_checkpoint(
+    name: str, whole_run: WholeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings, kept = getattr(whole_run, name), []
+    opened = commands.open_data
+    monkeypatch.setattr(commands, "open_data", lambda settings, codecs: kept.extend(codecs) or opened(settings, codecs))
+    forward, calls = WorldObjective.forward, []
+
+    def changing(self: WorldObjective, batch: object) -> object:
+        calls.append(1)
+        if len(calls) == 4:
+            next(kept[0].encoder.parameters())[0, 0] += 1e-6
+        return forward(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(WorldObjective, "forward", changing)
+    with pytest.raises(CheckpointError, match="the weights of picture codec .* have changed in memory while a world"):
+        train_world(replace(settings, run=str(tmp_path / "run")))
+    assert [path.name for path in sorted((tmp_path / "run" / "checkpoints").glob("step_*"))] == ["step_00000003"]
 
 
 @pytest.mark.parametrize("stage", [1, 3])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests.worldmodel.tiny import MODEL
 from tests.worldmodel.whole_run import TRAINING, WholeRun
@@ -138,6 +139,36 @@ def test_numbers_that_no_run_can_have_are_refused(
     with pytest.raises(SettingsError, match=message):
         begin_run(replace(settings, **{room: replace(getattr(settings, room), **values)}))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cache": None}, "codes come from a cache or from videos, but neither was given: give --cache CACHE or --vi"),
+        ({"videos": "some"}, r"but cache=.*latents.zarr and videos=some was given: .* and null for the other where"),
+    ],
+)
+def test_codes_come_from_one_place(changes: dict[str, str | None], message: str, whole_run: WholeRun, tmp_path: Path):
+    settings = replace(whole_run.settings, run=str(tmp_path / "run"), **changes)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=message):
+        begin_run(settings)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "least"), [("clip_frames", 2), ("thumbnail", 1), ("chunk_clips", 1)])
+def test_videos_that_cannot_be_encoded_so_are_refused(name: str, least: int, whole_run: WholeRun, tmp_path: Path):
+    settings = replace(whole_run.settings_from_videos, run=str(tmp_path / "run"))
+    encoding = replace(settings.encoding, **{name: least - 1})
+    with pytest.raises(SettingsError, match=f"encoding.{name}={least - 1} is out of range: it must be {least} or more"):
+        begin_run(replace(settings, encoding=encoding))
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_run_from_before_there_were_videos_are_read(whole_run: WholeRun, tmp_path: Path):
+    old = yaml.safe_load((whole_run.world / SETTINGS).read_text())
+    old = {"cache": old.pop("cache")} | {name: old[name] for name in old if name not in ("videos", "encoding")}
+    (tmp_path / SETTINGS).write_text(yaml.safe_dump(old, sort_keys=False))
+    assert read_settings(TrainSettings, tmp_path / SETTINGS) == whole_run.settings
 
 
 def test_the_run_of_a_codec_is_told_from_that_of_a_world(whole_run: WholeRun):

@@ -12,10 +12,11 @@ from tests.worldmodel.tiny_run import CLIPS, SOUND
 from worldmodel.cache.encoding import clip_settings, encode_videos
 from worldmodel.codecs.store import load_codec
 from worldmodel.commands import train_codec, train_world
-from worldmodel.settings import TokenizerSettings, TrainingSettings, TrainSettings
+from worldmodel.settings import EncodingSettings, TokenizerSettings, TrainingSettings, TrainSettings
 
 WORLD = PhysicsSettings(height=16, width=16, frames_per_second=10.0, seconds=4.0, sample_hz=8000, num_looks=2)
 NUM_VIDEOS, CLIP_FRAMES, WINDOW_FRAMES = 6, 16, 8
+HELDOUT, THUMBNAIL = 0.3, 16
 LOADER = LoaderSettings(batch_size=4, num_workers=0)
 TRAINING = TrainingSettings(
     steps=6,
@@ -50,6 +51,12 @@ class WholeRun:
             training=replace(TRAINING, optimizer="muon"),
         )
 
+    @property
+    def settings_from_videos(self) -> TrainSettings:
+        """The same, straight from the videos, with the codes that the cache holds."""
+        encoding = EncodingSettings(CLIP_FRAMES, HELDOUT, THUMBNAIL)
+        return replace(self.settings, cache=None, videos=str(self.videos), encoding=encoding)
+
     def codec_settings(self, kind: str, run: Path) -> TokenizerSettings:
         """Of one codec."""
         return TokenizerSettings(
@@ -74,6 +81,6 @@ def make_whole_run(folder: Path) -> WholeRun:
         train_codec(whole.codec_settings(kind, run))
     codecs = [load_codec(whole.picture), load_codec(whole.sound)]
     source = VideoSource(find_videos(whole.videos), clip_settings(codecs, CLIP_FRAMES))
-    encode_videos(source, codecs, whole.cache, heldout=0.3, thumbnail_side=16, progress=False)
+    encode_videos(source, codecs, whole.cache, heldout=HELDOUT, thumbnail_side=THUMBNAIL, progress=False)
     train_world(whole.settings)
     return whole

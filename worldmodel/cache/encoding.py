@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Int, Integer
+from jaxtyping import Int, Integer, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from streams.addresses import content_hash
+from streams.addresses import content_hash, text_of
 from streams.clip import Batch, Clip, to_float
 from streams.errors import MediaError
 from streams.geometry import resize_crop
@@ -83,8 +83,9 @@ def encode_videos(
     device: torch.device | str = "cpu",
     num_threads: int = 1,
     progress: bool = True,
+    positions: Sequence[int] | None = None,
 ) -> CacheInfo:
-    """Write the latent cache of all clips of a source.
+    """Write the latent cache of the clips of a source.
 
     Args:
         source: clips, sampled as `clip_settings` says.
@@ -98,17 +99,19 @@ def encode_videos(
         num_threads: of torch while encoding. Sticky encoding is many small steps, one frame after another, at each of
             which threads wait for each other: on a busy machine of two cores, two were tens of times slower than one.
         progress: show clips per second and the time left.
+        positions: which of the source's clips; all if None.
 
     Raises:
         SettingsError: when the codecs do not fit together or the source.
         CacheError: when the cache is there already, or no clip could be read.
     """
     kinds, settings = by_kind(codecs), source.settings
+    positions = range(len(source)) if positions is None else positions
     if settings != clip_settings(codecs, settings.num_frames):
         raise SettingsError(
             f"the videos are read as {settings}, but the codecs were trained on {kinds['picture'].clips}"
         )
-    hashes = [content_hash(video.path) for video in source.videos]
+    hashes = [video.content_hash() for video in source.videos]
     info = CacheInfo(
         fingerprints={kind: codec.fingerprint for kind, codec in kinds.items()},
         pyramids={kind: codec.pyramid for kind, codec in kinds.items()},
@@ -116,18 +119,18 @@ def encode_videos(
         frames_per_second=settings.frames_per_second,
         sample_hz=settings.sample_hz,
         thumbnail=thumbnail_size(settings, thumbnail_side),
-        videos=[(str(video.path.resolve()), digest) for video, digest in zip(source.videos, hashes, strict=True)],
+        videos=[(text_of(video.path.absolute()), digest) for video, digest in zip(source.videos, hashes, strict=True)],
     )
     splits = heldout_of(hashes, heldout)
     skipped = [(str(file), reason) for file, reason in source.skipped]
     statistics = {kind: CodeStatistics(codec.pyramid) for kind, codec in kinds.items()}
     still = StillStatistics(kinds["picture"].pyramid)
     with (
-        LatentWriter(path, info, overwrite, expected_clips=len(source)) as writer,
-        _threads(num_threads),
-        tqdm(total=len(source), unit="clip", disable=not progress) as bar,
+        LatentWriter(path, info, overwrite, expected_clips=len(positions)) as writer,
+        limited_threads(num_threads),
+        tqdm(total=len(positions), unit="clip", disable=not progress) as bar,
     ):
-        for indices, clips in _batches(source, batch_size, skipped, bar):
+        for indices, clips in _batches(source, positions, batch_size, skipped, bar):
             batch = source.collate(clips)
             rows = encode_batch(batch, kinds, info.thumbnail, device)
             videos = np.array([source.clips[index].video for index in indices], dtype=np.int32)
@@ -144,19 +147,43 @@ def encode_videos(
 
 
 @torch.no_grad()
+def encode_clips(
+    batch: Batch,
+    kinds: dict[str, Any],
+    device: torch.device | str,
+    lengths: Sequence[Sequence[int]] | None = None,
+) -> dict[str, Tensor]:
+    """Codes of clips in all their views, on the device, by the names of a cache's arrays.
+
+    Args:
+        batch: whole clips.
+        kinds: codecs by what they encode, on the device.
+        device: where the codes are made.
+        lengths: of every view of the picture, how many of its first frames are wanted of each clip; all if None.
+    """
+    frames = to_float(batch.frames.to(device))
+    # Sticky codes depend on the direction: merely turning them round would give the arrow of time away.
+    views = kinds["picture"].encode_views(frames, lengths)
+    codes: dict[str, Tensor] = dict(zip(("picture", "picture_reversed", "picture_fast"), views, strict=True))
+    if "sound" in kinds:
+        codes["sound"] = kinds["sound"].encode(batch.sound.to(device))
+    return codes
+
+
+def thumbnails_of(
+    frames: UInt8[Tensor, "batch frame 3 height width"], size: tuple[int, int]
+) -> UInt8[Tensor, "batch frame 3 small_height small_width"]:
+    """The frames at the (height, width) of thumbnails."""
+    return resize_crop(frames.flatten(0, 1), *size).unflatten(0, frames.shape[:2])
+
+
 def encode_batch(
     batch: Batch, kinds: dict[str, Any], thumbnail: tuple[int, int], device: torch.device | str
 ) -> dict[str, np.ndarray]:
     """Rows of a cache for a batch of clips, without those that say which video they are from."""
-    frames = to_float(batch.frames.to(device))
-    # Sticky codes depend on the direction: merely turning them round would give the arrow of time away.
-    views = kinds["picture"].encode_views(frames)
-    codes: dict[str, Tensor] = dict(zip(("picture", "picture_reversed", "picture_fast"), views, strict=True))
-    if "sound" in kinds:
-        codes["sound"] = kinds["sound"].encode(batch.sound.to(device))
-    small = resize_crop(batch.frames.flatten(0, 1), *thumbnail).unflatten(0, batch.frames.shape[:2])
+    codes = encode_clips(batch, kinds, device)
     return {name: _uint16(value) for name, value in codes.items()} | {
-        "thumbnails": small.numpy(),
+        "thumbnails": thumbnails_of(batch.frames, thumbnail).numpy(),
         "seconds": batch.seconds.numpy(),
         "has_sound": batch.has_sound.numpy(),
     }
@@ -219,7 +246,8 @@ def thumbnail_size(settings: ClipSettings, side: int) -> tuple[int, int]:
 
 
 @contextmanager
-def _threads(num_threads: int) -> Iterator[None]:
+def limited_threads(num_threads: int) -> Iterator[None]:
+    """Torch's threads inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
@@ -233,12 +261,12 @@ def _uint16(codes: Int[Tensor, "batch frame code"]) -> Integer[np.ndarray, "batc
 
 
 def _batches(
-    source: VideoSource, batch_size: int, skipped: list[tuple[str, str]], bar: Any
+    source: VideoSource, positions: Sequence[int], batch_size: int, skipped: list[tuple[str, str]], bar: Any
 ) -> Iterator[tuple[list[int], list[Clip]]]:
     """Readable clips in order, read ahead by a thread; the others go to `skipped` with their reason."""
     indices: list[int] = []
     clips: list[Clip] = []
-    for index, pending in _read_ahead(source, 2 * batch_size):
+    for index, pending in _read_ahead(source, positions, 2 * batch_size):
         try:
             clip = pending.result()
         except MediaError as error:
@@ -248,17 +276,19 @@ def _batches(
             indices.append(index)
             clips.append(clip)
         bar.update()
-        if len(clips) == batch_size or (clips and index == len(source) - 1):
+        if len(clips) == batch_size:
             yield indices, clips
             indices, clips = [], []
+    if clips:
+        yield indices, clips
 
 
-def _read_ahead(source: VideoSource, num_ahead: int) -> Iterator[tuple[int, "Future[Clip]"]]:
+def _read_ahead(source: VideoSource, positions: Sequence[int], num_ahead: int) -> Iterator[tuple[int, "Future[Clip]"]]:
     generator = np.random.default_rng(0)
     waiting: deque[tuple[int, Future[Clip]]] = deque()
     with ThreadPoolExecutor(max_workers=1) as reader:  # one, since a source's decoders are used by one thread at a time
         try:
-            for index in range(len(source)):
+            for index in positions:
                 waiting.append((index, reader.submit(source.read, index, generator)))
                 if len(waiting) > num_ahead:
                     yield waiting.popleft()

@@ -10,6 +10,7 @@ import math
 import shutil
 import tempfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from worldmodel.cache.chunks import MappedRows
+from worldmodel.cache.windows import Windows
 from worldmodel.errors import CacheError, SettingsError
 from worldmodel.layout import Pyramid
 
@@ -310,13 +312,13 @@ def require_codec(path: str | Path, fingerprints: dict[str, str]) -> CacheInfo:
 
 @dataclass(frozen=True)
 class CodeBatch:
-    """Cached clips, stacked.
+    """Windows of clips as codes, stacked.
 
     Attributes:
         picture: codes of the frames.
         reversed: codes of the same frames, encoded (and standing) in reversed order.
         fast: codes of every second frame, encoded in that order.
-        sound: codes of the frames' slices of sound; no columns when the cache has no sound.
+        sound: codes of the frames' slices of sound; no columns where there is no sound codec.
         has_sound: whether the clip's video has a sound track.
         thumbnails: the frames, small.
     """
@@ -336,12 +338,17 @@ class CodeBatch:
         """The same batch in page-locked memory."""
         return CodeBatch(**{name: value.pin_memory() for name, value in vars(self).items()})
 
+    @classmethod
+    def join(cls, batches: Sequence["CodeBatch"]) -> "CodeBatch":
+        """The clips of all batches in one."""
+        names = [entry.name for entry in dataclasses.fields(cls)]
+        return cls(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names})
+
 
 class LatentSource:
     """Windows of cached clips; a `streams.loader.Source`.
 
-    Every clip gives floor(clip frames / num_frames) items. A window starts at an even frame, since `fast` holds every
-    second one: drawn at random, or evenly spaced over the clip.
+    Every clip gives the items that `Windows` says.
 
     Args:
         path: the cache.
@@ -356,47 +363,35 @@ class LatentSource:
 
     def __init__(self, path: str | Path, num_frames: int, split: Split = "train", random_start: bool = True) -> None:
         self.cache = LatentCache(path)
-        self.info, self.num_frames, self.random_start = self.cache.info, num_frames, random_start
-        if not 2 <= num_frames <= self.info.num_frames:
-            raise SettingsError(
-                f"num_frames {num_frames} does not fit: the clips of {path} have {self.info.num_frames} frames; "
-                f"ask for 2 to {self.info.num_frames}, or build the cache again with --clips.num_frames {num_frames}"
-            )
+        self.info = self.cache.info
+        self.windows = Windows(self.info.num_frames, num_frames, random_start)
+        self.windows.check(str(path), f"build the cache again with --clips.num_frames {num_frames}")
         self.clips = self.cache.clips_of(split)
         if len(self.clips) == 0:
             raise CacheError(f"{path} has no {split} clips: build it with another --heldout share or more videos")
-        self.num_windows = self.info.num_frames // num_frames
 
     def __len__(self) -> int:
-        return len(self.clips) * self.num_windows
-
-    def start_of(self, window: int, generator: np.random.Generator) -> int:
-        """First frame of a window."""
-        last = (self.info.num_frames - self.num_frames) // 2
-        if self.random_start:
-            return 2 * int(generator.integers(last + 1))
-        return 2 * (window * last // max(self.num_windows - 1, 1))
+        return len(self.clips) * self.windows.per_clip
 
     def read(self, index: int, generator: np.random.Generator) -> CodeBatch:
         """One window as a batch of one."""
-        position, window = divmod(index, self.num_windows)
+        position, window = divmod(index, self.windows.per_clip)
         clip, rows = int(self.clips[position]), self.cache.rows
-        start, length = self.start_of(window, generator), self.info.num_frames
-        stop = start + self.num_frames
-        sound = rows["sound"][clip][start:stop] if "sound" in rows else np.zeros((self.num_frames, 0), np.uint16)
+        start = self.windows.start_of(window, generator)
+        here, backwards, fast = self.windows.parts(start)
+        sound = rows["sound"][clip][here] if "sound" in rows else np.zeros((self.windows.num_frames, 0), np.uint16)
         return CodeBatch(
-            picture=_codes(rows["picture"][clip][start:stop]),
-            reversed=_codes(rows["picture_reversed"][clip][length - stop : length - start]),
-            fast=_codes(rows["picture_fast"][clip][start // 2 : stop // 2]),
+            picture=_codes(rows["picture"][clip][here]),
+            reversed=_codes(rows["picture_reversed"][clip][backwards]),
+            fast=_codes(rows["picture_fast"][clip][fast]),
             sound=_codes(sound),
             has_sound=torch.tensor([bool(rows["has_sound"][clip])]),
-            thumbnails=torch.from_numpy(rows["thumbnails"][clip][start:stop].copy())[None],
+            thumbnails=torch.from_numpy(rows["thumbnails"][clip][here].copy())[None],
         )
 
     def collate(self, items: list[CodeBatch]) -> CodeBatch:
         """Stack what `read` gave."""
-        names = [entry.name for entry in dataclasses.fields(CodeBatch)]
-        return CodeBatch(**{name: torch.cat([getattr(item, name) for item in items]) for name in names})
+        return CodeBatch.join(items)
 
 
 def _codes(codes: np.ndarray) -> Tensor:

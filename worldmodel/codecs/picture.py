@@ -1,6 +1,7 @@
 """Picture codec: a small convolutional autoencoder of single frames around a multi-scale quantiser."""
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -82,14 +83,23 @@ class PictureVQ(nn.Module):
 
     @torch.no_grad()
     def encode_views(
-        self, frames: Float[Tensor, "batch frame 3 height width"]
+        self,
+        frames: Float[Tensor, "batch frame 3 height width"],
+        lengths: Sequence[Sequence[int]] | None = None,
     ) -> tuple[Int[Tensor, "batch frame code"], Int[Tensor, "batch frame code"], Int[Tensor, "batch half code"]]:
-        """Codes of clips as they are, reversed, and of every second frame, each encoded in its own order."""
+        """Codes of clips as they are, reversed, and of every second frame, each encoded in its own order.
+
+        Args:
+            frames: of clips, from -1 to 1.
+            lengths: of every view, how many of its first frames are wanted of each clip; all if None.
+        """
+        (num_clips, num_frames), half = frames.shape[:2], frames.shape[1] // 2
         latent = self.latent(frames)
-        both = self.quantizer.encode(torch.cat((latent, latent.flip(1))))
-        fast = latent[:, : latent.shape[1] // 2 * 2 : 2]
-        forwards, backwards = both.chunk(2)
-        return forwards, backwards, self.quantizer.encode(fast)
+        fast = torch.cat((latent[:, : 2 * half : 2], latent[:, half:]), 1)  # filled up to the others' length
+        wanted = lengths or ([num_frames] * num_clips, [num_frames] * num_clips, [half] * num_clips)
+        views = torch.cat((latent, latent.flip(1), fast))
+        forwards, backwards, hurried = self.quantizer.encode_beginnings(views, list(itertools.chain(*wanted))).chunk(3)
+        return forwards, backwards, hurried[:, :half]
 
     @torch.no_grad()
     def latent(

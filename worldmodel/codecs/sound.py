@@ -71,11 +71,21 @@ class SoundVQ(nn.Module):
 
     @torch.no_grad()
     def encode(
-        self, sound: Float[Tensor, "batch frame sample"], previous: Int[Tensor, "batch code"] | None = None
+        self,
+        sound: Float[Tensor, "batch heard sample"],
+        previous: Int[Tensor, "batch code"] | None = None,
+        num_before: int = 0,
     ) -> Int[Tensor, "batch frame code"]:
-        """Codes of the sound of clips in the order of their frames."""
-        latent = self.encoder(self.log_mel(sound).flatten(0, 1))[:, :, None]
-        return self.quantizer.encode(latent.unflatten(0, sound.shape[:2]), previous)
+        """Codes of the sound of clips in the order of their frames.
+
+        Args:
+            sound: of the clips, and of `num_before` frames before them, into which the first spectra reach back.
+            previous: codes of the frame before the clip.
+            num_before: frames of `sound` that are heard but not encoded.
+        """
+        mel = self.log_mel(sound)[:, num_before:]
+        latent = self.encoder(mel.flatten(0, 1))[:, :, None]
+        return self.quantizer.encode(latent.unflatten(0, mel.shape[:2]), previous)
 
     @torch.no_grad()
     def decode_log_mel(self, codes: Int[Tensor, "batch frame code"]) -> Float[Tensor, "batch frame mel slice"]:

@@ -4,17 +4,19 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from streams.settings import ClipSettings
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
-from worldmodel.errors import CheckpointError
+from worldmodel.errors import CheckpointError, SettingsError
 from worldmodel.settings import PictureCodecSettings, QuantizerSettings, SoundCodecSettings
 
 Codec = PictureVQ | SoundVQ
@@ -27,7 +29,13 @@ def build_codec(kind: str, settings: PictureCodecSettings | SoundCodecSettings, 
 
     Raises:
         ValueError: the settings are of the other kind.
+        SettingsError: the clips have stereo sound, whose channels a sound codec (and the films beside a picture codec)
+            would take for frames.
     """
+    if clips.sound_channels != 1:
+        raise SettingsError(
+            f"clips.sound_channels={clips.sound_channels}, but codecs hear one channel: set clips.sound_channels=1"
+        )
     if kind == "picture" and isinstance(settings, PictureCodecSettings):
         return PictureVQ(settings, clips)
     if kind == "sound" and isinstance(settings, SoundCodecSettings):
@@ -74,11 +82,35 @@ def load_codec(run: Path | str) -> Codec:
 
 def fingerprint_of(run: Path) -> str:
     """Hash over description and weights: equal for equal codes, different for any other codec."""
-    digest = hashlib.sha256(json.dumps(_read_description(run), sort_keys=True).encode())
-    weights = load_file(run / WEIGHTS)
+    return _digest(json.dumps(_read_description(run), sort_keys=True), load_file(run / WEIGHTS))
+
+
+class FrozenCodecs:
+    """Codecs that must not change while something is trained on their codes."""
+
+    def __init__(self, codecs: Sequence[Codec]) -> None:
+        self.codecs = codecs
+        self.digests = [_digest("", codec.state_dict()) for codec in codecs]
+
+    def check(self) -> None:
+        """Compare all weights with what they were.
+
+        Raises:
+            CheckpointError: names the codec that has changed.
+        """
+        for codec, before in zip(self.codecs, self.digests, strict=True):
+            if _digest("", codec.state_dict()) != before:
+                raise CheckpointError(
+                    f"the weights of {codec.kind} codec {codec.fingerprint} have changed in memory while a world model "
+                    "trained on its codes: nothing is saved; resume from the last checkpoint"
+                )
+
+
+def _digest(description: str, weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(description.encode())
     for name in sorted(weights):
         digest.update(name.encode())
-        digest.update(weights[name].contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(weights[name].cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """Plots (the door of matplotlib)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -24,6 +25,22 @@ def plot_horizons(curves: dict[str, Float[np.ndarray, "clip horizon"]], frames_p
     axes.set_title(f"{len(next(iter(curves.values())))} held-out clips")
     axes.legend()
     axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+def plot_surprise(seconds: Sequence[float], bits: Sequence[float], path: Path) -> None:
+    """Bits of every frame over time, as a PNG; the line is broken where a frame has none (nan)."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(seconds, bits, linewidth=1)
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel("surprise (bits per frame)")
+    axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG that appears whole or not at all."""
     partial = path.with_suffix(".partial")
     figure.savefig(partial, format="png", dpi=120)
     partial.replace(path)

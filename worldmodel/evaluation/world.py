@@ -1,7 +1,7 @@
 """`worldmodel evaluate`: rollouts against copying, bits against baselines, heads against chance, on held-out videos."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from streams.clip import Batch
 from streams.videos import VideoSource
 from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource, require_codec
+from worldmodel.data import opened_cache
 from worldmodel.errors import CacheError, SettingsError
 from worldmodel.evaluation.films import decode_clips, encode_clips
 from worldmodel.evaluation.metrics import bootstrap_interval, psnr
@@ -68,10 +69,12 @@ def evaluate_run(settings: EvaluateSettings) -> bool:
     torch.manual_seed(settings.seed)
     run = load_run(settings.run)
     check_sampling(settings.sampling, len(run.model.decoder.slices))
-    cache = LatentCache(settings.cache or run.settings.cache)
-    require_codec(cache.path, {c.kind: str(c.fingerprint) for c in (run.picture, run.sound) if c is not None})
-    comparisons = measure_rollouts(run, cache, settings)
-    comparisons += measure_codes(run, cache, settings)
+    codecs = [codec for codec in (run.picture, run.sound) if codec is not None]
+    source = run.settings if settings.cache is None else replace(run.settings, cache=settings.cache, videos=None)
+    with opened_cache(source, codecs, settings.num_clips) as cache:
+        require_codec(cache.path, {codec.kind: str(codec.fingerprint) for codec in codecs})
+        comparisons = measure_rollouts(run, cache, settings)
+        comparisons += measure_codes(run, cache, settings)
     print(f"{settings.run}, step {run.step}, on videos held out of its training:")
     print("\n".join(table(comparisons)))
     out = Path(settings.run) / "evaluation.json"
@@ -149,8 +152,6 @@ def heldout_videos(run: LoadedRun, cache: LatentCache, num_frames: int) -> Video
     Raises:
         CacheError: there are none, or they are no longer where they were.
     """
-    from dataclasses import replace
-
     chosen = sorted({int(cache.rows["video"][int(clip)]) for clip in cache.clips_of("heldout")})
     paths = [Path(cache.info.videos[video][0]) for video in chosen]
     missing = [path for path in paths if not path.is_file()]

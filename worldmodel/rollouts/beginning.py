@@ -4,13 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 
 from streams.clip import Batch, Clip
 from streams.errors import MediaError
 from streams.settings import ClipSettings
-from streams.videos import ClipAddress, VideoSource
+from streams.videos import VideoSource
 from worldmodel.errors import SettingsError
 from worldmodel.evaluation.films import CodedModel, encode_clips
 from worldmodel.rollouts.rollout_codes import RolloutCodes, load_codes
@@ -133,7 +132,6 @@ def read_prompt(prompt: str, clips: ClipSettings, start_seconds: float, context_
             f"context_frames={context_frames} are needed: start earlier, or give a longer video"
         )
     source = VideoSource([path], replace(clips, num_frames=min(num_left, context_frames + horizon)))
-    source.clips = [ClipAddress(path, 0, start)]
-    clip = source.read(0, np.random.default_rng(0))
+    clip = source.clips_at(0, [start])[0]
     source.close()
     return clip

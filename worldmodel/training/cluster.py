@@ -164,6 +164,13 @@ def is_main() -> bool:
     return find_ranks().rank == 0
 
 
+def device() -> "torch.device":
+    """Where this process computes: its GPU (the one that `start` chose), or the CPU."""
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def barrier() -> None:
     """Waits until every process is here."""
     import torch.distributed as dist

@@ -213,8 +213,7 @@ class Engine:
             SettingsError: the launcher's variables are wrong.
         """
         ranks = cluster.start()
-        on_gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+        self.device = cluster.device()
         self.precision: Precision = resolve_precision(settings.precision, self.device)
         self.zero_stage, self.clip_norm = settings.zero_stage, bound_of(settings)
         self.is_main = ranks.rank == 0

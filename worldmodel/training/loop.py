@@ -3,17 +3,17 @@
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from streams.loader import Loader
+from streams.journal import Journal
 from worldmodel.errors import CheckpointError, UserError
 from worldmodel.settings import TrainingSettings
 from worldmodel.training import checkpoint, cluster, randomness, schedule
@@ -31,6 +31,38 @@ class KnowsShareDone(Protocol):
     """An objective that changes over a run."""
 
     share_done: float
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """An endless iterator of batches with its state, as `streams.loader.Loader` is."""
+
+    @property
+    def position(self) -> int:
+        """Samples consumed over all processes; the whole state."""
+        ...
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time that its user has waited for data."""
+        ...
+
+    @property
+    def journal(self) -> Journal:
+        """What was read so far, in which time, and what failed."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """Itself."""
+        ...
+
+    def __next__(self) -> Any:
+        """The next batch; it has `.to(device)`."""
+        ...
+
+    def close(self) -> None:
+        """Ends what runs in the background."""
+        ...
 
 
 class NonFiniteLossError(UserError):
@@ -56,7 +88,7 @@ class TrainResult:
 
 def train(
     objective: nn.Module,
-    make_loader: Callable[[int], Loader],
+    make_loader: Callable[[int], Batches],
     settings: TrainingSettings,
     batch_size: int,
     run: Path,
@@ -64,6 +96,7 @@ def train(
     preview: Preview | None = None,
     resume: bool = False,
     stop: StopRequest | None = None,
+    check: Callable[[], None] | None = None,
 ) -> TrainResult:
     """Trains to the last step, or until it is asked to stop; every process of the run calls it.
 
@@ -78,6 +111,7 @@ def train(
         preview: shows the objective's work; every process calls it, in evaluation mode and without gradients.
         resume: goes on from the newest checkpoint.
         stop: flag that a signal handler sets.
+        check: raises where a run must not be saved; every process calls it before every checkpoint.
 
     Raises:
         CheckpointError: a checkpoint cannot be saved or resumed, or one is there that was not asked for.
@@ -110,6 +144,8 @@ def train(
                 loop.preview(preview, step)
             if ending or due(step, settings.checkpoint_every):
                 loop.check_gradient(step)
+                if check is not None:
+                    check()
                 report.flush()
                 progress = Progress(step, loader.position)
                 last = checkpoint.save(engine, run, progress, description, settings.keep_checkpoints)
@@ -133,7 +169,7 @@ class Loop:
     def __init__(
         self,
         engine: Engine,
-        loader: Loader,
+        loader: Batches,
         settings: TrainingSettings,
         batch_size: int,
         report: Report,

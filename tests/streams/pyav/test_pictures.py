@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 
 from streams.pyav.index import index_frames
 from streams.pyav.pictures import PyAVReader
+from tests.streams.ffmpeg import ffmpeg, make_video
 
 
 def test_frames_at_random_are_those_in_order_bit_for_bit(ours: Path):
@@ -47,3 +49,32 @@ def test_a_given_index_is_used(ours: Path):
     with PyAVReader(ours, index) as reader, PyAVReader(ours) as other:
         assert reader.index is index
         assert torch.equal(reader.frames_at([30]), other.frames_at([30]))
+
+
+def test_a_seek_in_a_transport_stream_finds_the_keyframe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = make_video("transport", tmp_path)
+    with PyAVReader(path) as reader, PyAVReader(path) as other:
+        ordered = other.frames_at(range(60))
+        monkeypatch.setattr(PyAVReader, "restart", lambda *_: pytest.fail("read from the start"))
+        for index in (59, 30, 50, 29, 40):
+            assert torch.equal(reader.frames_at([index])[0], ordered[index])
+
+
+def test_frames_that_are_called_keyframes_and_are_not_do_no_harm(tmp_path: Path):
+    path = make_video("mpeg4", tmp_path / "plain")
+    with av.open(str(path)) as source, av.open(str(tmp_path / "a.mp4"), "w") as target:
+        track = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.is_keyframe, packet.stream = True, track
+                target.mux(packet)
+    with PyAVReader(path) as right, PyAVReader(tmp_path / "a.mp4") as reader:
+        assert (len(right.index.keys), len(reader.index.keys)) == (6, 60)
+        for index in (40, 7, 33, 20):
+            assert torch.equal(reader.frames_at([index]), right.frames_at([index]))
+
+
+def test_mirrored_frames_are_mirrored_back(ours: Path, tmp_path: Path):
+    ffmpeg("-display_hflip", "-i", ours, "-c", "copy", tmp_path / "a.mp4")
+    with PyAVReader(ours) as right, PyAVReader(tmp_path / "a.mp4") as reader:
+        assert torch.equal(reader.frames_at([3]), right.frames_at([3]).flip(-1))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.worldmodel.tiny import CLIPS, GRIDS, LATENT_DIM, PICTURE, QUANTIZER, VOCABULARY, codebooks_of
+from tests.worldmodel.tiny import CLIPS, GRIDS, LATENT_DIM, PICTURE, QUANTIZER, VOCABULARY, codebooks_of, tiny_quantizer
 from worldmodel.codecs.picture import PictureVQ, ResidualBlock
 from worldmodel.settings import PictureCodecSettings
 
@@ -73,6 +73,22 @@ def test_a_clip_is_encoded_in_the_order_of_its_frames():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("num_frames", [2, 5, 6])
+def test_every_view_is_encoded_in_its_own_order_and_as_far_as_it_is_wanted(num_frames: int):
+    codec = tiny_codec()
+    codec.quantizer = tiny_quantizer()
+    frames = squares(2 * num_frames).unflatten(0, (2, num_frames))
+    half = num_frames // 2
+    expected = [codec.encode(view) for view in (frames, frames.flip(1), frames[:, : 2 * half : 2])]
+    for view, other in zip(codec.encode_views(frames), expected, strict=True):
+        assert torch.equal(view, other)
+    lengths = [[num_frames, 1], [2, num_frames], [half, 1]]
+    for view, other, wanted in zip(codec.encode_views(frames, lengths), expected, lengths, strict=True):
+        for clip in range(2):
+            assert torch.equal(view[clip, : wanted[clip]], other[clip, : wanted[clip]])
+            assert not view[clip, wanted[clip] :].any()
+
+
 def test_decoding_equals_the_reconstruction_where_no_code_is_sticky():
     codec, frames = tiny_codec(), squares(4)
     reconstruction, quantized = codec(frames)

@@ -128,3 +128,19 @@ def test_encoding_needs_no_gradient_and_moves_no_codebook():
     before = codec.quantizer.codebooks[0].vectors.clone()
     assert not codec.decode(codec.encode(noise(1, 3))).requires_grad
     assert torch.equal(codec.quantizer.codebooks[0].vectors, before)
+
+
+def test_frame_by_frame_it_hears_what_it_hears_at_once():
+    codec, sound = tiny_codec(), noise(2, 5)
+    sound[:, 1::2] = 0.0  # into silence reaches the loud frame before it
+    codec.quantizer.sticky_margin = 0.0
+    with torch.no_grad():
+        codec.encoder[-1].weight.mul_(30)  # type: ignore[operator, union-attr]
+    codes = codec.encode(sound)
+    previous = None
+    for frame in range(5):
+        start = max(0, frame - 1)
+        previous = codec.encode(sound[:, start : frame + 1], previous, num_before=frame - start)[:, 0]
+        assert torch.equal(previous, codes[:, frame])
+    alone = codec.encode(sound[:, 1:2], codes[:, 0])[:, 0]
+    assert not torch.equal(alone, codes[:, 1])  # without what was before it, it sounds different

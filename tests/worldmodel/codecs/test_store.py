@@ -14,13 +14,15 @@ from worldmodel.codecs.store import (
     DESCRIPTION,
     WEIGHTS,
     Codec,
+    FrozenCodecs,
     build_codec,
     copy_codec,
     fingerprint_of,
     load_codec,
     save_codec,
 )
-from worldmodel.errors import CheckpointError
+from worldmodel.errors import CheckpointError, SettingsError
+from worldmodel.settings import PictureCodecSettings, SoundCodecSettings
 
 KINDS = ("picture", "sound")
 
@@ -180,6 +182,21 @@ def test_a_codec_is_replaced_whole(tmp_path: Path):
     assert {path.name for path in tmp_path.iterdir()} == {WEIGHTS, DESCRIPTION}
 
 
+def test_frozen_codecs_tell_any_change_of_their_weights():
+    codecs = [made("picture"), made("sound")]
+    frozen = FrozenCodecs(codecs)
+    frozen.check()
+    codecs[1].quantizer.codebooks[0].vectors[3, 1] += 1e-6
+    with pytest.raises(CheckpointError, match="the weights of sound codec .* have changed in memory .*: nothing is sa"):
+        frozen.check()
+
+
 def test_settings_of_the_other_kind_are_a_wrong_argument():
     with pytest.raises(ValueError, match="a codec of kind 'sound' is not described by PictureCodecSettings"):
         build_codec("sound", PICTURE, CLIPS)
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("picture", PICTURE), ("sound", SOUND)])
+def test_codecs_refuse_stereo(kind: str, settings: PictureCodecSettings | SoundCodecSettings):
+    with pytest.raises(SettingsError, match=r"clips\.sound_channels=2, but codecs hear one channel"):
+        build_codec(kind, settings, replace(CLIPS, sound_channels=2))

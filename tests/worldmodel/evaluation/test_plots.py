@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from worldmodel.evaluation.plots import plot_horizons
+from worldmodel.evaluation.plots import plot_horizons, plot_surprise
 
 CURVES = {"rollout": np.array([[30.0, 25.0, 20.0], [32.0, 27.0, 16.0]]), "copy": np.full((2, 3), 18.0)}
 
@@ -40,3 +40,16 @@ def test_means_and_intervals_are_over_the_clips(tmp_path: Path, monkeypatch: pyt
 
 def test_no_screen_is_needed():
     assert mpl.get_backend().lower() == "agg"
+
+
+def test_surprise_is_drawn_over_time_with_a_break_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "surprise.png"
+    plot_surprise([0.0, 0.1, 0.2], [float("nan"), 7.0, 5.0], path)
+    assert [file.name for file in tmp_path.iterdir()] == ["surprise.png"]
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.touch()))
+    plot_surprise([0.0, 0.1, 0.2], [float("nan"), 7.0, 5.0], path)
+    (line,) = drawn[0].axes[0].get_lines()
+    assert line.get_xdata().tolist() == [0.0, 0.1, 0.2]
+    assert line.get_ydata().tolist()[1:] == [7.0, 5.0]
+    assert "bits" in drawn[0].axes[0].get_ylabel()

@@ -9,6 +9,7 @@ import torch
 
 from tests.worldmodel.whole_run import CLIP_FRAMES, WINDOW_FRAMES, WholeRun
 from worldmodel.cache.latents import LatentCache, LatentSource
+from worldmodel.config import write_settings
 from worldmodel.errors import CacheError, MediaError, SettingsError
 from worldmodel.evaluation.metrics import entropy_bits
 from worldmodel.evaluation.world import (
@@ -22,7 +23,7 @@ from worldmodel.evaluation.world import (
     table,
     unigram_bits,
 )
-from worldmodel.run import LoadedRun, load_run
+from worldmodel.run import SETTINGS, LoadedRun, load_run
 from worldmodel.settings import EvaluateSettings, SamplingSettings
 
 
@@ -150,6 +151,18 @@ def test_a_run_is_measured_from_beginning_to_end(whole_run: WholeRun, capsys: py
     assert not list(whole_run.world.glob("*.partial"))
     evaluate_run(settings_of(whole_run))
     assert json.loads((whole_run.world / "evaluation.json").read_text()) == rows
+
+
+def test_a_run_from_videos_is_measured_as_with_their_cache(whole_run: WholeRun, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(whole_run.world, run)
+    write_settings(replace(whole_run.settings_from_videos, run=str(run)), run / SETTINGS)
+    rows = []
+    for cache in (None, str(whole_run.cache)):
+        evaluate_run(settings_of(whole_run, run=str(run), cache=cache, num_clips=100))
+        rows.append((run / "evaluation.json").read_text())
+    assert rows[0] == rows[1]
+    assert len(json.loads(rows[0])) == 10
 
 
 def test_a_trained_model_is_better_than_one_that_sees_another_clip(run: LoadedRun, whole_run: WholeRun):

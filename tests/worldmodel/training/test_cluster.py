@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from worldmodel.errors import SettingsError
 from worldmodel.training import cluster
@@ -71,6 +72,13 @@ def test_one_process_agrees_with_itself():
     assert cluster.is_main()
     assert cluster.texts("abc") == ["abc"]
     cluster.barrier()
+
+
+def test_a_process_computes_on_its_gpu_or_on_the_cpu(monkeypatch: pytest.MonkeyPatch):
+    assert cluster.device() == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    assert cluster.device() == torch.device("cuda", 2)
 
 
 def test_a_meeting_point_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch):

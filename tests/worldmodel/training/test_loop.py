@@ -143,6 +143,20 @@ def test_weights_that_broke_are_not_saved(tmp_path: Path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_run_is_checked_before_every_checkpoint(tmp_path: Path):
+    seen = []
+
+    def check() -> None:
+        seen.append([path.name for path in sorted((tmp_path / "checkpoints").glob("step_*"))])
+        if len(seen) == 3:
+            raise CheckpointError("not in this state")
+
+    with pytest.raises(CheckpointError, match="not in this state"):
+        train_toy(tmp_path, checkpoint_every=2, check=check)
+    assert seen == [[], ["step_00000002"], ["step_00000002", "step_00000004"]]
+    assert not (tmp_path / "checkpoints" / "step_00000006").exists()
+
+
 def test_a_run_with_checkpoints_is_not_begun_anew(tmp_path: Path):
     train_toy(tmp_path, steps=1)
     with pytest.raises(CheckpointError, match="already has checkpoints: resume it, or choose another folder"):
