@@ -75,34 +75,36 @@ def open_video(
         path: the video.
         reader: library that decodes pictures.
         index: saves reading the times of all frames, if they are known already.
-        journal: counts under "fallbacks" how often another library was taken than PyAV.
+        journal: counts under "fallbacks" how often another library was taken than PyAV; takes the time of scaling.
 
     Raises:
         MediaError: the file cannot be used.
     """
     if reader != "auto":
-        return open_with(reader, path, index)
+        return open_with(reader, path, index, journal)
     try:
-        return open_with("pyav", path, index)
+        return open_with("pyav", path, index, journal)
     except DamageError:
         # Others show damaged frames without a word, or end the process.
         raise
     except MediaError:
         for other in ("torchcodec", "decord"):
             with suppress(MediaError):
-                opened = open_with(other, path, index)
+                opened = open_with(other, path, index, journal)
                 if journal is not None:
                     journal.count("fallbacks")
                 return opened
         raise
 
 
-def open_with(reader: Literal["pyav", "decord", "torchcodec"], path: Address, index: FrameIndex | None) -> VideoReader:
+def open_with(
+    reader: Literal["pyav", "decord", "torchcodec"], path: Address, index: FrameIndex | None, journal: Journal | None
+) -> VideoReader:
     """Opens a video with this library."""
     if reader == "pyav":
         from streams.pyav.pictures import PyAVReader
 
-        return PyAVReader(path, index)
+        return PyAVReader(path, index, journal)
     if not isinstance(path, Path):
         raise MediaError(f"{path}: {reader} reads local files alone; read it with pyav")
     if reader == "torchcodec":

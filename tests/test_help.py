@@ -11,6 +11,7 @@ import docstring_parser
 import pytest
 
 from streams.settings import PhysicsSettings, ScanSettings
+from tools.bench.settings import StreamsSettings
 from worldmodel.settings import (
     DemoSettings,
     EvaluateSettings,
@@ -55,6 +56,7 @@ CLASSES = {
     "worldmodel.cli evaluate --help": (EvaluateSettings, ""),
     "worldmodel.cli watch --help": (WatchSettings, ""),
     "tools.videos physics --help": (PhysicsSettings, "world."),
+    "tools.bench.__main__ streams --help": (StreamsSettings, ""),
     "tools.videos scan --help": (ScanSettings, ""),
 }
 OTHERS = {
@@ -75,6 +77,7 @@ OTHERS = {
     "tools.videos --help": ["physics", "scan"],
     "tools.fuzz --help": ["--num-files", "--seed", "--first", "--workers", "--limits.seconds_limit"],
     "tools.watch --help": ["address", "--clips.num_frames", "--live.buffer_seconds", "--out", "--seconds"],
+    "tools.bench.__main__ --help": ["streams"],
 }
 RESUMED = ["worldmodel.cli tokenizer --help", "worldmodel.cli train --help"]
 

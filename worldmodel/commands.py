@@ -51,7 +51,7 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     ranks = cluster.start()
     run = Path(settings.run)
     kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
-    source = kind_of_source(find_known(settings.videos), settings.clips, random_start=True)
+    source = kind_of_source(find_known(settings.videos), settings.clips, settings.selection, random_start=True)
     clips = PassingOver(source)
     for path, reason in source.skipped:
         print(f"left out: {path}: {reason}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from streams.settings import ClipSettings, LiveSettings, LoaderSettings
+from streams.settings import ClipSettings, LiveSettings, LoaderSettings, SelectionSettings
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,7 @@ class TokenizerSettings:
         videos: folder of videos, one video, or a glob.
         run: folder of the run, made by the command.
         kind: what the codec encodes.
+        selection: which clips of the videos it is trained on.
     """
 
     videos: str
@@ -206,6 +207,7 @@ class TokenizerSettings:
     picture: PictureCodecSettings = field(default_factory=PictureCodecSettings)
     sound: SoundCodecSettings = field(default_factory=SoundCodecSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    selection: SelectionSettings = field(default_factory=SelectionSettings)
 
 
 @dataclass(frozen=True)

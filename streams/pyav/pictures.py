@@ -16,6 +16,7 @@ from torch import Tensor
 from streams.addresses import Address
 from streams.errors import DamageError, MediaError
 from streams.index import FrameIndex
+from streams.journal import Journal
 from streams.pyav.container import frames_of, media_errors, open_container, packets, picture_track
 from streams.pyav.index import index_frames
 from streams.pyav.scaling import Scaler, orientation
@@ -40,13 +41,18 @@ class PyAVReader:
 
     name = "pyav"
 
-    def __init__(self, path: Address, index: FrameIndex | None = None) -> None:
+    def __init__(self, path: Address, index: FrameIndex | None = None, journal: Journal | None = None) -> None:
         """Indexes the file, unless its index is given, and decodes its first frame.
+
+        Args:
+            path: the video.
+            index: its frames, if they are known already.
+            journal: takes the time of scaling, apart from that of decoding.
 
         Raises:
             MediaError: the file cannot be used.
         """
-        self.path = path
+        self.path, self.journal = path, journal or Journal()
         self.container: InputContainer | None = None
         self.last: av.VideoFrame | None = None
         self.wanted: set[int] = set()
@@ -97,7 +103,9 @@ class PyAVReader:
         try:
             with media_errors(self.path):
                 for out, index, ticks in zip(frames, distinct.tolist(), wanted, strict=True):
-                    self.scaler(self.find(index, ticks), out, size is not None, self.turns, self.mirrored)
+                    frame = self.find(index, ticks)
+                    with self.journal.timed("resize"):
+                        self.scaler(frame, out, size is not None, self.turns, self.mirrored)
         except MediaError:
             # The decoder stands nobody knows where: the next call must seek.
             self.last = None

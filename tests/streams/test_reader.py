@@ -236,7 +236,7 @@ def test_automatically_pyav_reads_what_it_can(video: Path):
 def test_where_pyav_refuses_a_whole_file_another_reads_it_and_that_is_counted(
     other: str, video: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def refuse(self: object, path: Path, index: object = None) -> None:
+    def refuse(self: object, path: Path, *_: object) -> None:
         raise MediaError(f"{path}: not today; write it anew with ffmpeg")
 
     monkeypatch.setattr(PyAVReader, "__init__", refuse)

@@ -1,0 +1,35 @@
+"""Settings of the benchmarks."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class StreamsSettings:
+    """What is measured, on what, how often.
+
+    Attributes:
+        tasks: which of in_order, random, training, with_sound, quality, wrong_frames, sync, workers and memory; all but
+            memory (which `long` adds) if none is named.
+        heights: rows of the footage; its columns are 16/9 of them.
+        gops: distances between keyframes, in frames.
+        seconds: length of every file.
+        videos: real videos (folder, glob, file) of which the footage is made; synthetic footage if empty.
+        folder: where footage is kept between runs.
+        output: file of all numbers (JSON); beside the footage if empty.
+        rounds: times that everything is measured; contenders take turns.
+        round_seconds: CPU-seconds that our reader may take in one round of random clips.
+        quick: one short file of 256 rows, two rounds: shows in a minute that all works, and measures nothing well.
+        long: measures the memory of a worker after 20,000 and 200,000 clips too.
+    """
+
+    tasks: list[str] = field(default_factory=list)
+    heights: list[int] = field(default_factory=lambda: [256, 480, 1080])
+    gops: list[int] = field(default_factory=lambda: [12, 250])
+    seconds: float = 30.0
+    videos: str = ""
+    folder: str = "~/.cache/worldmodel-bench"
+    output: str = ""
+    rounds: int = 5
+    round_seconds: float = 1.0
+    quick: bool = False
+    long: bool = False
