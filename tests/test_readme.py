@@ -79,9 +79,10 @@ def test_the_commands_for_own_videos_run_as_they_stand(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "VIDEO").symlink_to(tmp_path / "VIDEOS" / "physics_0000000.mp4")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    (scan,) = [block for block in BLOCKS if "tools.videos scan" in block]
     (block,) = [block for block in BLOCKS if "tokenizer" in block]
-    lines = [line for line in block.splitlines() if not line.startswith("source ")]
-    assert len(lines) >= 7
+    lines = [line for line in (scan + block).splitlines() if line and not line.startswith("source ")]
+    assert len(lines) >= 8
     for line in lines:
         program, *arguments = shlex.split(line)
         if program == "worldmodel":
@@ -91,5 +92,7 @@ def test_the_commands_for_own_videos_run_as_they_stand(tmp_path: Path) -> None:
         )
         beaten = 3 if " evaluate " in line else 0  # two steps beat no baseline
         assert done.returncode in (0, beaten), f"{line}\n{done.stdout}\n{done.stderr}"
+    assert (tmp_path / "videos.parquet").is_file()
+    assert (tmp_path / "videos.png").is_file()
     assert (tmp_path / "out.mp4").is_file()
     assert (tmp_path / "longer.mp4").is_file()
