@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64
 
 NUM_DRAWS = 2000
+WAIT_SECONDS, MAX_WAITS = 0.02, 200
 
 # The work of a round: does a part at every `next`, and tells how many units that were.
 Work = Callable[[int], Iterator[int]]
@@ -68,7 +69,7 @@ def cpu_seconds() -> float:
     return time.process_time() + times.children_user + times.children_system
 
 
-def take_turns(runners: Mapping[str, Work], num_rounds: int) -> dict[str, list[float]]:
+def take_turns(runners: Mapping[str, Work], num_rounds: int, apart: Collection[str] = ()) -> dict[str, list[float]]:
     """CPU-seconds per unit of every runner and round.
 
     Within a round the runners take turns after every part of their work, so that what else the machine does at a moment
@@ -77,25 +78,46 @@ def take_turns(runners: Mapping[str, Work], num_rounds: int) -> dict[str, list[f
     Args:
         runners: by name.
         num_rounds: how often each does its work.
+        apart: runners whose own threads go on after a part, and would be counted for others: they do all of their work
+            after those, and what their threads do until they are quiet counts for them.
     """
-    names = list(runners)
-    costs: dict[str, list[float]] = {name: [] for name in names}
+    together = [name for name in runners if name not in apart]
+    costs: dict[str, list[float]] = {name: [] for name in runners}
     for number in range(num_rounds):
-        first = number % len(names)
-        works = {name: runners[name](number) for name in names[first:] + names[:first]}
-        seconds, units = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
-        while works:
-            for name, work in list(works.items()):
-                begun = cpu_seconds()
-                num_units = next(work, None)
-                seconds[name] += cpu_seconds() - begun
-                if num_units is None:
-                    del works[name]
-                else:
-                    units[name] += num_units
-        for name in names:
-            costs[name].append(seconds[name] / units[name])
+        first = number % max(1, len(together))
+        spent = one_round({name: runners[name](number) for name in together[first:] + together[:first]})
+        for name in set(runners) - set(together):
+            begun = cpu_seconds()
+            num_units = sum(runners[name](number))
+            wait_until_quiet()
+            spent[name] = (cpu_seconds() - begun) / num_units
+        for name, cost in spent.items():
+            costs[name].append(cost)
     return costs
+
+
+def one_round(works: dict[str, Iterator[int]]) -> dict[str, float]:
+    """CPU-seconds per unit of works that take turns."""
+    seconds, units = dict.fromkeys(works, 0.0), dict.fromkeys(works, 0)
+    while works:
+        for name, work in list(works.items()):
+            begun = cpu_seconds()
+            num_units = next(work, None)
+            seconds[name] += cpu_seconds() - begun
+            if num_units is None:
+                del works[name]
+            else:
+                units[name] += num_units
+    return {name: seconds[name] / units[name] for name in units}
+
+
+def wait_until_quiet() -> None:
+    """Waits until no thread of this process works any more."""
+    for _ in range(MAX_WAITS):
+        begun = cpu_seconds()
+        time.sleep(WAIT_SECONDS)
+        if cpu_seconds() - begun < WAIT_SECONDS / 10:
+            return
 
 
 def fastest(forms: Mapping[str, Callable[[], object]]) -> tuple[str, str]:
@@ -109,6 +131,7 @@ def fastest(forms: Mapping[str, Callable[[], object]]) -> tuple[str, str]:
         for name, run in forms.items():
             begun = cpu_seconds()
             run()
+            wait_until_quiet()
             best[name] = min(cpu_seconds() - begun, best.get(name, float("inf")))
     first, *others = sorted(best, key=lambda name: best[name])
     longer = ", ".join(f"{name} {best[name] / best[first]:.2f} x" for name in others)

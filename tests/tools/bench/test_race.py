@@ -1,6 +1,7 @@
 import time
 from collections.abc import Iterator
 from functools import partial
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -39,6 +40,23 @@ def test_who_has_less_to_do_ends_earlier():
 
     take_turns({"short": partial(work, "short", 1), "long": partial(work, "long", 3)}, 1)
     assert parts == ["short", "long", "long", "long"]
+
+
+def test_what_a_thread_does_after_a_call_counts_for_its_own():
+    threads: list[Thread] = []
+
+    def ahead(_: int) -> Iterator[int]:
+        threads.append(Thread(target=burn, args=(0.1,)))
+        threads[-1].start()
+        yield 1
+
+    def plain(_: int) -> Iterator[int]:
+        burn(0.01)
+        yield 1
+
+    costs = take_turns({"ahead": ahead, "plain": plain}, 2, apart={"ahead"})
+    assert not any(thread.is_alive() for thread in threads)
+    assert min(costs["ahead"]) > 3 * max(costs["plain"])
 
 
 def test_costs_are_cpu_seconds_per_unit_and_sleep_costs_nothing():

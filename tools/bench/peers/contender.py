@@ -43,11 +43,13 @@ class Contender:
         name: short name.
         forms: ways to use it that give the same frames, by what they are.
         errors: what it raises on files that it cannot read.
+        works_ahead: has a thread that goes on decoding after a call.
     """
 
     name: str
     forms: dict[str, Opener]
     errors: tuple[type[Exception], ...] = (RuntimeError, ValueError, IndexError)
+    works_ahead: bool = False
 
 
 def to_square(

@@ -31,7 +31,8 @@ def in_order(footage: Sequence[Footage], settings: StreamsSettings) -> Iterator[
             trials = {form: partial(try_out, opener, file.path) for form, opener in contender.forms.items()}
             form, forms[contender.name] = fastest(trials)
             runners[contender.name] = partial(read_all, contender.forms[form], file.path, None)
-        yield Race("in_order", file.name, "frames", take_turns(runners, settings.rounds), forms)
+        costs = take_turns(runners, settings.rounds, apart())
+        yield Race("in_order", file.name, "frames", costs, forms)
 
 
 def read_all(opener: Opener, path: Path, limit: int | None, _: int) -> Iterator[int]:
@@ -40,6 +41,11 @@ def read_all(opener: Opener, path: Path, limit: int | None, _: int) -> Iterator[
         num_frames = min(pictures.num_frames(), limit or pictures.num_frames())
         for start in range(0, num_frames, CLIP_FRAMES):
             yield len(pictures.clip(range(start, min(start + CLIP_FRAMES, num_frames))))
+
+
+def apart() -> set[str]:
+    """Contenders that cannot take turns part by part."""
+    return {contender.name for contender in contenders() if contender.works_ahead}
 
 
 def try_out(opener: Opener, path: Path) -> int:
@@ -57,7 +63,7 @@ def random_clips(footage: Sequence[Footage], settings: StreamsSettings) -> Itera
                 num_clips = clips_within(settings.round_seconds, open_files["ours"], num_frames, stride)
                 draws = [draw(num_frames, stride, num_clips, number) for number in range(settings.rounds)]
                 runners = {name: partial(read_clips, pictures, draws) for name, pictures in open_files.items()}
-                costs = take_turns(runners, settings.rounds)
+                costs = take_turns(runners, settings.rounds, apart())
             yield Race(f"random, stride {stride}", file.name, "frames", costs, forms)
 
 
