@@ -44,6 +44,28 @@ def test_consecutive_calls_go_on_decoding(ours: Path, monkeypatch: pytest.Monkey
         assert len(seeks) == 1
 
 
+def test_small_frames_are_the_same_whatever_was_read_before(ours: Path):
+    with PyAVReader(ours) as reader, PyAVReader(ours) as other:
+        small = other.frames_at(range(48), (16, 24))
+        assert torch.equal(reader.frames_at([20, 21], (16, 24)), small[20:22])
+        full = reader.frames_at([21])
+        assert torch.equal(reader.frames_at([21, 30], (16, 24)), small[[21, 30]])
+    with PyAVReader(ours) as reader:
+        assert torch.equal(reader.frames_at([21]), full)
+
+
+def test_small_frames_are_within_a_fraction_of_a_level_of_those_fully_decoded(
+    ours: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with PyAVReader(ours) as reader:
+        drafted = reader.frames_at(range(48), (32, 48)).float()
+        assert reader.drafting
+    monkeypatch.setattr("streams.pyav.pictures.DRAFT", {})
+    with PyAVReader(ours) as reader:
+        full = reader.frames_at(range(48), (32, 48)).float()
+    assert 10 * np.log10(255**2 / float((drafted - full).square().mean())) > 50
+
+
 def test_a_given_index_is_used(ours: Path):
     index = index_frames(ours)
     with PyAVReader(ours, index) as reader, PyAVReader(ours) as other:
