@@ -150,7 +150,10 @@ class PyAVReader:
         """Whether going on decoding is the shorter way to a frame than a seek to its keyframe."""
         if self.last is None or self.last.pts is None or self.last.pts > wanted:
             return False
-        here, there = np.searchsorted(self.index.ticks, (self.last.pts, int(self.index.keys[key])))
+        start = int(self.index.keys[key])
+        if start <= self.last.pts:
+            return True
+        here, there = np.searchsorted(self.index.ticks, (self.last.pts, start))
         return bool(there - here <= SEEK_FRAMES)
 
     def advance(self, wanted: int) -> av.VideoFrame | None:
