@@ -132,12 +132,34 @@ class Loader:
         """The next batch of the workers, or of new ones where the old ones have come to their end."""
         if self.batches is None:
             self.batches = self.start()
-        part = next(self.batches, None)
-        if part is None:
-            self.close()
-            self.batches = self.start()
-            part = next(self.batches)
+        with self.dead_workers_named():
+            part = next(self.batches, None)
+            if part is None:
+                self.close()
+                self.batches = self.start()
+                part = next(self.batches)
         return part
+
+    @contextmanager
+    def dead_workers_named(self) -> Iterator[None]:
+        """Says what was being read when a worker died or fell silent, as it does where a decoder crashes or hangs.
+
+        Raises:
+            MediaError: one did.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader "):
+                raise
+            path_of = getattr(self.source, "path_of", str)
+            positions = next(iter(Shares(self.position, self.settings.batch_size, self.rank, self.num_ranks)))
+            items = sorted({path_of(self.order.item_at(position)) for position in positions})
+            raise MediaError(
+                f"a worker that reads ahead has died or was silent for {self.settings.timeout_seconds:g} s ({error}); "
+                f"the next batch, position {self.position}, is of {', '.join(items)}: examine the videos with "
+                "`python -m tools.videos scan` and train on its manifest, or raise timeout_seconds"
+            ) from error
 
     def start(self) -> Iterator[Part]:
         """Starts the workers at the current position."""

@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
@@ -251,6 +252,34 @@ def test_what_failed_before_the_first_batch_is_told_once(capsys: pytest.CaptureF
     next(loader)
     loader.close()
     assert capsys.readouterr().err.splitlines() == ["passed over: item19.mp4: damaged"]
+
+
+class Deadly(Numbers):
+    """A source that ends its worker, or hangs in it, as decoders do on some files."""
+
+    def __init__(self, num_items: int, hangs: bool) -> None:
+        super().__init__(num_items)
+        self.hangs = hangs
+
+    def path_of(self, index: int) -> str:
+        return f"item{index}.mp4"
+
+    def read(self, index: int, generator: np.random.Generator) -> torch.Tensor:
+        if self.hangs:
+            time.sleep(600)
+        os._exit(9)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_worker_that_dies_or_hangs_is_an_error_that_names_what_was_read(hangs: bool):
+    loader = Loader(Deadly(2, hangs), LoaderSettings(batch_size=2, num_workers=1, timeout_seconds=4.0), seed=0)
+    message = r"(exited unexpectedly|timed out).*position 0, is of item0\.mp4, item1\.mp4: examine"
+    with pytest.raises(MediaError, match=message):
+        next(loader)
+    assert loader.position == 0
+    for child in active_children():
+        child.join(10)
+    assert not active_children()
 
 
 def test_after_closing_the_next_batch_is_still_the_next():
