@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from streams.addresses import address_of
 from streams.clip import Batch, Clip
 from streams.errors import MediaError
 from streams.settings import ClipSettings
@@ -118,8 +119,8 @@ def read_prompt(prompt: str, clips: ClipSettings, start_seconds: float, context_
     Raises:
         MediaError: there is no such video, it cannot be decoded, or it is shorter than the context.
     """
-    path = Path(prompt)
-    if not path.is_file():
+    path = address_of(prompt)
+    if isinstance(path, Path) and not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise MediaError(f"{path}: {what}; give one video as the prompt")
     video = VideoSource([path], replace(clips, num_frames=1)).videos[0]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from upath import UPath
 
 from streams.clip import to_float
 from streams.errors import MediaError
@@ -98,3 +99,10 @@ def test_draws_go_on_where_they_stopped_unless_a_seed_is_given(video: str, tmp_p
     elsewhere = begin_from_codes(run, settings(continue_from=str(tmp_path / "codes")), CPU)
     assert "was drawn on cuda, this is cpu" in elsewhere.notes[0]
     assert not torch.rand(3, generator=elsewhere.generator).equal(torch.rand(3, generator=torch.Generator()))
+
+
+def test_a_prompt_may_be_at_an_address(video: str):
+    address = UPath("memory://prompts/a.mp4")
+    address.parent.mkdir(parents=True, exist_ok=True)
+    address.write_bytes(Path(video).read_bytes())
+    assert read_prompt(str(address), CLIPS, 0.5, 3, 4).frames.equal(read_prompt(video, CLIPS, 0.5, 3, 4).frames)
