@@ -29,8 +29,6 @@ from tests.streams.ffmpeg import (
     reference,
 )
 
-pytest.importorskip("torchcodec", reason="torchcodec is optional")
-
 Reader = Literal["pyav", "decord", "torchcodec"]
 # A library that cannot tell the right frames of a file must say so, and of no other file.
 OTHER_CONTAINERS = (

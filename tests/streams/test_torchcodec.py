@@ -11,8 +11,6 @@ from streams.pyav.index import index_frames
 from streams.torchcodec import TorchCodecReader, reason_of
 from tests.streams.ffmpeg import make_video
 
-pytest.importorskip("torchcodec", reason="torchcodec is optional")
-
 
 def test_a_container_on_which_it_is_not_exact_is_refused_by_name(tmp_path: Path):
     with pytest.raises(MediaError, match="torchcodec is not exact on h264 in mpegts; read it with pyav"):
