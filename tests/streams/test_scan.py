@@ -94,12 +94,15 @@ def test_a_scan_of_a_manifest_looks_at_all_its_files_again(tmp_path: Path):
 def test_a_stopped_scan_goes_on_where_it_was(tmp_path: Path):
     put(tmp_path, *(f"{number}.mp4" for number in range(3)), "hang.mp4")
     program = """
+import signal
 import sys
 from pathlib import Path
 from streams.scan import scan
 from streams.settings import ScanSettings
 from tests.streams.doubles import examine
 if __name__ == "__main__":
+    # Whoever runs the tests in the background may have it ignored, which is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     scan(sys.argv[1], Path(sys.argv[1]) / "m.parquet", ScanSettings(), 1, work=examine)
 """
     file = tmp_path / "program.py"

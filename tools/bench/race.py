@@ -2,17 +2,32 @@
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64
 
 NUM_DRAWS = 2000
-WAIT_SECONDS, MAX_WAITS = 0.02, 200
 
-# The work of a round: does a part at every `next`, and tells how many units that were.
-Work = Callable[[int], Iterator[int]]
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a work that measures itself.
+
+    Attributes:
+        units: how many were done.
+        seconds: CPU-seconds that they took.
+        is_end: there are no more parts.
+    """
+
+    units: int
+    seconds: float
+    is_end: bool = False
+
+
+# Does a part at every `next`, and tells how many units that were.
+Work = Iterator[int | Part]
 
 
 @dataclass(frozen=True)
@@ -69,58 +84,55 @@ def cpu_seconds() -> float:
     return time.process_time() + times.children_user + times.children_system
 
 
-def take_turns(runners: Mapping[str, Work], num_rounds: int, apart: Collection[str] = ()) -> dict[str, list[float]]:
+def take_turns(runners: Mapping[str, Callable[[int], Work]], num_rounds: int) -> dict[str, list[float]]:
     """CPU-seconds per unit of every runner and round.
 
     Within a round the runners take turns after every part of their work, so that what else the machine does at a moment
     meets all of them alike; who begins changes from round to round.
 
     Args:
-        runners: by name.
+        runners: by name; each gets the number of the round.
         num_rounds: how often each does its work.
-        apart: runners whose own threads go on after a part, and would be counted for others: they do all of their work
-            after those, and what their threads do until they are quiet counts for them.
     """
-    together = [name for name in runners if name not in apart]
-    costs: dict[str, list[float]] = {name: [] for name in runners}
+    names = list(runners)
+    costs: dict[str, list[float]] = {name: [] for name in names}
     for number in range(num_rounds):
-        first = number % max(1, len(together))
-        spent = one_round({name: runners[name](number) for name in together[first:] + together[:first]})
-        for name in set(runners) - set(together):
-            begun = cpu_seconds()
-            num_units = sum(runners[name](number))
-            wait_until_quiet()
-            spent[name] = (cpu_seconds() - begun) / num_units
-        for name, cost in spent.items():
-            costs[name].append(cost)
+        first = number % len(names)
+        works = {name: runners[name](number) for name in names[first:] + names[:first]}
+        seconds, units = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
+        while works:
+            for name, work in list(works.items()):
+                part = next_part(work)
+                seconds[name] += part.seconds
+                units[name] += part.units
+                if part.is_end:
+                    del works[name]
+        for name in names:
+            costs[name].append(seconds[name] / units[name])
     return costs
 
 
-def one_round(works: dict[str, Iterator[int]]) -> dict[str, float]:
-    """CPU-seconds per unit of works that take turns."""
-    seconds, units = dict.fromkeys(works, 0.0), dict.fromkeys(works, 0)
-    while works:
-        for name, work in list(works.items()):
-            begun = cpu_seconds()
-            num_units = next(work, None)
-            seconds[name] += cpu_seconds() - begun
-            if num_units is None:
-                del works[name]
-            else:
-                units[name] += num_units
-    return {name: seconds[name] / units[name] for name in units}
+def next_part(work: Work) -> Part:
+    """Does the next part of a work, and measures it where the work does not do so itself."""
+    begun = cpu_seconds()
+    done = next(work, None)
+    seconds = cpu_seconds() - begun
+    if isinstance(done, Part):
+        return done
+    return Part(done or 0, seconds, is_end=done is None)
 
 
-def wait_until_quiet() -> None:
-    """Waits until no thread of this process works any more."""
-    for _ in range(MAX_WAITS):
-        begun = cpu_seconds()
-        time.sleep(WAIT_SECONDS)
-        if cpu_seconds() - begun < WAIT_SECONDS / 10:
-            return
+def seconds_of(work: Work) -> float:
+    """CPU-seconds of all parts of a work."""
+    seconds = 0.0
+    while True:
+        part = next_part(work)
+        seconds += part.seconds
+        if part.is_end:
+            return seconds
 
 
-def fastest(forms: Mapping[str, Callable[[], object]]) -> tuple[str, str]:
+def fastest(forms: Mapping[str, Callable[[], Work]]) -> tuple[str, str]:
     """The form that took the least CPU time, each at its best of two runs; a single form is run once, to warm up.
 
     Returns:
@@ -128,11 +140,8 @@ def fastest(forms: Mapping[str, Callable[[], object]]) -> tuple[str, str]:
     """
     best: dict[str, float] = {}
     for _ in range(2 if len(forms) > 1 else 1):
-        for name, run in forms.items():
-            begun = cpu_seconds()
-            run()
-            wait_until_quiet()
-            best[name] = min(cpu_seconds() - begun, best.get(name, float("inf")))
+        for name, begin in forms.items():
+            best[name] = min(seconds_of(begin()), best.get(name, float("inf")))
     first, *others = sorted(best, key=lambda name: best[name])
     longer = ", ".join(f"{name} {best[name] / best[first]:.2f} x" for name in others)
     return first, f"{first} ({longer})" if longer else first

@@ -1,12 +1,10 @@
 import time
-from collections.abc import Iterator
 from functools import partial
-from threading import Thread
 
 import numpy as np
 import pytest
 
-from tools.bench.race import Race, cpu_seconds, fastest, mean_ratio, take_turns
+from tools.bench.race import Part, Race, Work, cpu_seconds, fastest, mean_ratio, take_turns
 
 
 def burn(seconds: float) -> None:
@@ -18,7 +16,7 @@ def burn(seconds: float) -> None:
 def test_contenders_take_turns_and_each_begins_a_round():
     ran: list[str] = []
 
-    def work(name: str, number: int) -> Iterator[int]:
+    def work(name: str, number: int) -> Work:
         for part in range(2):
             ran.append(f"{name}{number}{part}")
             yield 5
@@ -33,7 +31,7 @@ def test_contenders_take_turns_and_each_begins_a_round():
 def test_who_has_less_to_do_ends_earlier():
     parts: list[str] = []
 
-    def work(name: str, num_parts: int, _: int) -> Iterator[int]:
+    def work(name: str, num_parts: int, _: int) -> Work:
         for _ in range(num_parts):
             parts.append(name)
             yield 1
@@ -42,30 +40,23 @@ def test_who_has_less_to_do_ends_earlier():
     assert parts == ["short", "long", "long", "long"]
 
 
-def test_what_a_thread_does_after_a_call_counts_for_its_own():
-    threads: list[Thread] = []
+def test_a_work_may_measure_itself():
+    def remote(_: int) -> Work:
+        burn(0.02)
+        yield Part(5, 3.0)
+        yield Part(5, 1.0)
 
-    def ahead(_: int) -> Iterator[int]:
-        threads.append(Thread(target=burn, args=(0.1,)))
-        threads[-1].start()
-        yield 1
-
-    def plain(_: int) -> Iterator[int]:
-        burn(0.01)
-        yield 1
-
-    costs = take_turns({"ahead": ahead, "plain": plain}, 2, apart={"ahead"})
-    assert not any(thread.is_alive() for thread in threads)
-    assert min(costs["ahead"]) > 3 * max(costs["plain"])
+    costs = take_turns({"remote": remote}, 1)["remote"]
+    assert costs == [pytest.approx(0.4, abs=0.01)]
 
 
 def test_costs_are_cpu_seconds_per_unit_and_sleep_costs_nothing():
-    def work(_: int) -> Iterator[int]:
+    def work(_: int) -> Work:
         for _ in range(2):
             burn(0.05)
             yield 5
 
-    def idle(_: int) -> Iterator[int]:
+    def idle(_: int) -> Work:
         time.sleep(0.05)
         yield 5
 
@@ -75,8 +66,14 @@ def test_costs_are_cpu_seconds_per_unit_and_sleep_costs_nothing():
     assert cpu_seconds() > 0
 
 
+def burning(seconds: float) -> Work:
+    burn(seconds)
+    yield 1
+
+
 def test_the_fastest_form_is_found():
-    form, told = fastest({"slow": lambda: burn(0.06), "quick": lambda: burn(0.003), "middle": lambda: burn(0.02)})
+    forms = {"slow": lambda: burning(0.06), "quick": lambda: burning(0.003), "middle": lambda: burning(0.02)}
+    form, told = fastest(forms)
     assert form == "quick"
     assert told.startswith("quick (middle ")
     assert told.index("middle") < told.index("slow")
@@ -84,7 +81,12 @@ def test_the_fastest_form_is_found():
 
 def test_a_single_form_is_run_once():
     ran = []
-    assert fastest({"only": lambda: ran.append(1)}) == ("only", "only")
+
+    def only() -> Work:
+        ran.append(1)
+        yield 1
+
+    assert fastest({"only": only}) == ("only", "only")
     assert ran == [1]
 
 

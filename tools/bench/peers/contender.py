@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Shaped, UInt8
@@ -32,7 +32,7 @@ class Pictures(Protocol):
 
 
 # Path, and the side of the output; None for full size.
-Opener = Callable[[Path, int | None], Pictures]
+Opener = Callable[[Path, int | None], Any]
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Contender:
         name: short name.
         forms: ways to use it that give the same frames, by what they are.
         errors: what it raises on files that it cannot read.
-        works_ahead: has a thread that goes on decoding after a call.
+        restless: has threads that work also when nobody asks, so that it is measured in a process of its own.
     """
 
     name: str
     forms: dict[str, Opener]
     errors: tuple[type[Exception], ...] = (RuntimeError, ValueError, IndexError)
-    works_ahead: bool = False
+    restless: bool = False
 
 
 def to_square(

@@ -73,7 +73,7 @@ CONTENDER = Contender(
     "decord",
     {"get_batch, torch's resize": Batched, "frame by frame, torch's resize": OneByOne, "its scaler": Scaled},
     (decord.DECORDError, RuntimeError, ValueError, IndexError),
-    works_ahead=True,
+    restless=True,
 )
 
 

@@ -13,13 +13,13 @@ from streams.videos import VideoSource
 from tools.bench.footage import RATE, Footage
 from tools.bench.peers.all import contenders
 from tools.bench.peers.contender import SIDE, Pictures
-from tools.bench.race import Race, cpu_seconds, take_turns
+from tools.bench.race import Race, Work, seconds_of, take_turns
 from tools.bench.settings import StreamsSettings
 from tools.bench.tasks.pictures import CLIP_FRAMES, MAX_CLIPS, MIN_CLIPS, open_fastest
 
 SAMPLE_HZ = 16000
 # Reads the clips of a round, given those of all rounds.
-Reader = Callable[[Sequence[Sequence[int]], int], Iterator[int]]
+Reader = Callable[[Sequence[Sequence[int]], int], Work]
 
 
 def clips_with_sound(footage: Sequence[Footage], settings: StreamsSettings) -> Iterator[Race]:
@@ -46,15 +46,13 @@ def clips_with_sound(footage: Sequence[Footage], settings: StreamsSettings) -> I
 
 def draw_numbers(read: Reader, num_clips: int, settings: StreamsSettings) -> list[list[int]]:
     """Random clips for every round, as many as take its time."""
-    sum(read([[0, num_clips // 2]], 0))
-    begun = cpu_seconds()
-    sum(read([[num_clips // 3, num_clips - 1]], 0))
-    per_clip = (cpu_seconds() - begun) / 2
+    seconds_of(read([[0, num_clips // 2]], 0))
+    per_clip = seconds_of(read([[num_clips // 3, num_clips - 1]], 0)) / 2
     size = int(np.clip(round(settings.round_seconds / per_clip), MIN_CLIPS, MAX_CLIPS))
     return [np.random.default_rng(number).integers(0, num_clips, size).tolist() for number in range(settings.rounds)]
 
 
-def read_ours(source: VideoSource, draws: Sequence[Sequence[int]], number: int) -> Iterator[int]:
+def read_ours(source: VideoSource, draws: Sequence[Sequence[int]], number: int) -> Work:
     """Reads the clips of a round of our source; tells the frames of each."""
     generator = np.random.default_rng(0)
     for clip in draws[number]:
@@ -63,7 +61,7 @@ def read_ours(source: VideoSource, draws: Sequence[Sequence[int]], number: int) 
 
 def read_peer(
     pictures: Pictures, sound: Any, starts: Sequence[int], draws: Sequence[Sequence[int]], number: int
-) -> Iterator[int]:
+) -> Work:
     """Reads the same clips of a peer; tells the frames of each."""
     for clip in draws[number]:
         frames = pictures.clip(range(starts[clip], starts[clip] + CLIP_FRAMES))

@@ -13,7 +13,7 @@ from tools.bench.ffmpeg import ffmpeg
 from tools.bench.footage import RATE, Footage
 from tools.bench.peers.all import contenders
 from tools.bench.peers.contender import SIDE
-from tools.bench.race import Race, take_turns
+from tools.bench.race import Race, Work, seconds_of, take_turns
 from tools.bench.settings import StreamsSettings
 from tools.bench.tasks.pictures import CLIP_FRAMES, STRIDES, clips_within, draw, open_fastest, read_clips
 
@@ -45,7 +45,7 @@ def measure(path: Path, stride: int, settings: StreamsSettings) -> tuple[dict[st
         num_clips = clips_within(settings.round_seconds, open_files["ours"], num_frames, stride)
         draws = [draw(num_frames, stride, num_clips, number) for number in range(settings.rounds)]
         runners = {peer.name: partial(read_clips, open_files[peer.name], draws) for peer in peers}
-        sum(read_batches(loader, num_batches, 0))
+        seconds_of(read_batches(loader, num_batches, 0))
         costs = take_turns({"ours": partial(read_batches, loader, num_batches), **runners}, settings.rounds)
     return costs, {**forms, "ours": "Loader over VideoSource"}
 
@@ -59,11 +59,10 @@ def make_loader(path: Path, stride: int) -> tuple[Loader, int]:
     clips = ClipSettings(frames_per_second=RATE / stride, height=SIDE, width=SIDE, num_frames=CLIP_FRAMES)
     source = VideoSource([path], clips)
     settings = LoaderSettings(batch_size=BATCH, num_workers=0)
-    turns, blocks = getattr(settings, "num_turns", 1), getattr(source, "blocks", [1])
-    return Loader(source, settings, seed=0), max(8, turns * int(max(blocks)))
+    return Loader(source, settings, seed=0), settings.num_turns * int(source.blocks.max())
 
 
-def read_batches(loader: Loader, num_batches: int, _: int) -> Iterator[int]:
+def read_batches(loader: Loader, num_batches: int, _: int) -> Work:
     """Takes batches one by one; tells the frames of each."""
     for _ in range(num_batches):
         yield next(loader).frames.shape[:2].numel()

@@ -47,4 +47,4 @@ def test_the_number_of_clips_has_bounds():
     pictures = Recorder()
     assert clips_within(0.0, pictures, 90, 1) == 2
     assert clips_within(1e6, pictures, 90, 1) == 64
-    assert len(pictures.asked) == 4
+    assert len(pictures.asked) == 6

@@ -1,6 +1,7 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tools.bench.footage import Footage
+from tools.bench.race import Work
 from tools.bench.settings import StreamsSettings
 from tools.bench.tasks.sound import clips_with_sound, draw_numbers
 
@@ -12,7 +13,7 @@ def test_clips_with_sound_are_raced(footage: list[Footage], settings: StreamsSet
 
 
 def test_every_round_has_its_own_clips(settings: StreamsSettings):
-    def read(draws: Sequence[Sequence[int]], number: int) -> Iterator[int]:
+    def read(draws: Sequence[Sequence[int]], number: int) -> Work:
         assert all(0 <= clip < 6 for clip in draws[number])
         yield sum(range(50_000)) * 0 + len(draws[number])
 
