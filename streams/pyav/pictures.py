@@ -25,6 +25,8 @@ from streams.pyav.scaling import Scaler, orientation
 SKIPPING_CODECS = {"h264", "hevc", "vp8"}
 # Going on decoding for so many frames costs about as much as a seek, which throws away what the decoder holds back.
 SEEK_FRAMES = 6
+# With the next keyframe so near, a call at random is hardly ever followed by one that would go on decoding.
+SHORT_FRAMES = 24
 # Program and transport streams are found by their packets' places: a seek lands a keyframe late, always, and must be
 # told an earlier one.
 MAX_EARLY = 2
@@ -65,6 +67,7 @@ class PyAVReader:
         self.last: av.VideoFrame | None = None
         self.wanted: set[int] = set()
         self.last_wanted = BEFORE_ALL
+        self.next_place, self.draining = 0, False
         self.early, self.drafting = 0, False
         try:
             with media_errors(path):
@@ -108,6 +111,9 @@ class PyAVReader:
         frames = np.empty((len(distinct), 3, *(size or self.size)), dtype=np.uint8)
         wanted = self.index.ticks[distinct].tolist()
         self.wanted, self.last_wanted = set(wanted), max(wanted, default=BEFORE_ALL)
+        if wanted:
+            self.draining = self.is_random(int(distinct[0]), int(distinct[-1]))
+            self.next_place = int(distinct[-1]) + 1
         try:
             with media_errors(self.path):
                 self.set_draft(size is not None and is_small(size, self.size))
@@ -121,6 +127,15 @@ class PyAVReader:
             raise
         in_order = np.array_equal(places, np.arange(len(distinct)))
         return torch.from_numpy(frames if in_order else frames[places])
+
+    def is_random(self, first: int, last: int) -> bool:
+        """Whether the next call will most likely seek: then nothing is decoded in advance for it."""
+        if -1 <= first - self.next_place <= SEEK_FRAMES:
+            return False
+        keys = self.index.keys
+        following = bisect_right(keys, self.last_wanted)
+        stop = self.place_of(int(keys[following])) if following < len(keys) else len(self.index.ticks)
+        return stop - last <= SHORT_FRAMES
 
     def set_draft(self, drafting: bool) -> None:
         """Has the decoder deblock frames that no other needs, or not; it must be opened anew for that."""
@@ -153,8 +168,11 @@ class PyAVReader:
         start = int(self.index.keys[key])
         if start <= self.last.pts:
             return True
-        here, there = np.searchsorted(self.index.ticks, (self.last.pts, start))
-        return bool(there - here <= SEEK_FRAMES)
+        return self.place_of(start) - self.place_of(self.last.pts) <= SEEK_FRAMES
+
+    def place_of(self, ticks: int) -> int:
+        """Place of the first frame that is shown at this time or later."""
+        return int(self.index.ticks.searchsorted(ticks))
 
     def advance(self, wanted: int) -> av.VideoFrame | None:
         """Decodes up to the frame of this time; None if it does not come."""
@@ -206,11 +224,20 @@ class PyAVReader:
 
     def choose(self, source: Iterator[av.Packet], context: VideoCodecContext) -> Iterator[av.Packet]:
         """The same packets, while the decoder is told to leave out those that nobody wants and no other frame needs."""
+        sent: set[int | None] = set()
         for packet in source:
             # What comes after the last wanted frame is decoded early, and may be wanted by the next call.
             passed = packet.pts is not None and packet.pts < self.last_wanted and packet.pts not in self.wanted
             context.skip_frame = "NONREF" if passed else "DEFAULT"
             yield packet
+            if self.draining:
+                sent.add(packet.pts)
+                if self.wanted <= sent:
+                    # An empty packet: the decoder gives what it holds back. The next seek resets it.
+                    last = av.Packet()
+                    last.stream = self.track
+                    yield last
+                    return
 
     def restart(self) -> None:
         """Opens the file anew, which is the one seek that every container gets right."""

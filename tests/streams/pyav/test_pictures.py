@@ -100,3 +100,34 @@ def test_mirrored_frames_are_mirrored_back(ours: Path, tmp_path: Path):
     ffmpeg("-display_hflip", "-i", ours, "-c", "copy", tmp_path / "a.mp4")
     with PyAVReader(ours) as right, PyAVReader(tmp_path / "a.mp4") as reader:
         assert torch.equal(reader.frames_at([3]), right.frames_at([3]).flip(-1))
+
+
+def test_a_call_at_random_sends_no_packet_after_the_last_one_that_it_needs(ours: Path, monkeypatch: pytest.MonkeyPatch):
+    sent: list[int | None] = []
+    choose = PyAVReader.choose
+    monkeypatch.setattr(
+        PyAVReader, "choose", lambda *arguments: (sent.append(each.pts) or each for each in choose(*arguments))
+    )
+    with PyAVReader(ours) as reader, PyAVReader(ours) as other:
+        ordered = other.frames_at(range(48))
+        for start in (40, 27, 14):
+            sent.clear()
+            assert torch.equal(reader.frames_at(range(start, start + 4)), ordered[start : start + 4])
+            wanted = set(reader.index.ticks[start : start + 4].tolist())
+            # The last packet is the empty one at which the decoder gives what it holds back.
+            assert sent[-1] is None
+            assert sent[-2] in wanted
+            assert wanted <= set(sent)
+
+
+def test_reading_on_after_a_call_at_random_goes_back_once(ours: Path, monkeypatch: pytest.MonkeyPatch):
+    jumps: list[str] = []
+    with PyAVReader(ours) as reader, PyAVReader(ours) as other:
+        ordered = other.frames_at(range(48))
+        reader.frames_at(range(20, 24))
+        for name in ("seek", "restart"):
+            jump = getattr(PyAVReader, name)
+            monkeypatch.setattr(PyAVReader, name, lambda *arguments, jump=jump: jumps.append("") or jump(*arguments))
+        for start in range(24, 48, 4):
+            assert torch.equal(reader.frames_at(range(start, start + 4)), ordered[start : start + 4])
+        assert len(jumps) == 1
