@@ -31,7 +31,8 @@ SHORT_FRAMES = 24
 # told an earlier one.
 MAX_EARLY = 2
 BEFORE_ALL = -(2**63)
-# Frames at half their size or less show nothing of the deblocking of those that no other needs (58 dB and more).
+# Frames at half their size or less show next to nothing of the deblocking of those that no other needs: 58 dB in the
+# mean over a file, 50 dB in the worst frame that was seen.
 DRAFT_FACTOR = 2
 DRAFT = {"skip_loop_filter": "noref"}
 
