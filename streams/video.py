@@ -30,7 +30,7 @@ class Video:
         first: first instant of the grid (in frames of the run) at which a frame is shown.
         num_frames: instants from there to the end of the video.
         reader: library that reads its pictures.
-        entry: what a scan found; None if there was none, and then changes of the file are not noticed.
+        entry: what a scan found; None if there was none, and then its status alone tells whether the file has changed.
         has_sound: whether there is a track of sound.
         cuts: instants of the grid at which another scene begins; None if nobody looked for them.
         status: of the file when it was probed (see `status_of`).
