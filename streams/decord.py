@@ -10,6 +10,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from streams.closing import Closing
 from streams.errors import MediaError
 from streams.geometry import resize_crop
 from streams.index import FrameIndex
@@ -25,7 +26,7 @@ CONTAINERS = {"mov", "matroska"}
 CODECS = {"h264", "vp8", "vp9"}
 
 
-class DecordReader:
+class DecordReader(Closing):
     """Frames of one video by decord (a `streams.reader.VideoReader`).
 
     decord gives wrong frames without a word on some files (edit lists, open GOPs), so a file is refused unless decord
@@ -97,14 +98,6 @@ class DecordReader:
     def close(self) -> None:
         """Frees the decoder."""
         self.decoder = None
-
-    def __enter__(self) -> "DecordReader":
-        """Closes at the end of a `with`."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Closes."""
-        self.close()
 
 
 def reason_of(error: Exception) -> str:

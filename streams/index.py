@@ -35,3 +35,9 @@ class FrameIndex:
         """Presentation times since the start of the container."""
         ticks = self.ticks * self.tick_seconds.numerator / self.tick_seconds.denominator
         return ticks - float(self.start_seconds)
+
+    @cached_property
+    def longest_group(self) -> int:
+        """Frames from one keyframe to the next, at most."""
+        places = self.ticks.searchsorted(self.keys)
+        return int(np.diff(places, append=len(self.ticks)).max())

@@ -8,6 +8,7 @@ from time import monotonic
 import torch
 
 from streams.clip import Clip
+from streams.closing import Closing
 from streams.errors import MediaError
 from streams.live_grid import GridFrame, LiveCounts
 from streams.live_reading import LiveReading
@@ -16,7 +17,7 @@ from streams.settings import ClipSettings, LiveSettings
 CLOSING_SECONDS = 1.0
 
 
-class LiveSource(Iterator[Clip]):
+class LiveSource(Iterator[Clip], Closing):
     """Clips of a source that does not wait, decoded in a thread of this process (an iterator, a context manager).
 
     The frames of a clip follow each other on the run's grid without a gap. Where frames were dropped, or the source
@@ -182,11 +183,3 @@ class LiveSource(Iterator[Clip]):
         with self.changed:
             self.changed.notify_all()
         self.thread.join(CLOSING_SECONDS)
-
-    def __enter__(self) -> "LiveSource":
-        """Closes at the end of a `with`."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Closes."""
-        self.close()

@@ -64,7 +64,11 @@ class VideoReader(Protocol):
 
 
 def open_video(
-    path: Address, reader: ReaderName = "auto", index: FrameIndex | None = None, journal: Journal | None = None
+    path: Address,
+    reader: ReaderName = "auto",
+    index: FrameIndex | None = None,
+    journal: Journal | None = None,
+    size: tuple[int, int] | None = None,
 ) -> VideoReader:
     """Opens a video with one of the libraries; each is imported only when it is asked for.
 
@@ -76,21 +80,22 @@ def open_video(
         reader: library that decodes pictures.
         index: saves reading the times of all frames, if they are known already.
         journal: counts under "fallbacks" how often another library was taken than PyAV; takes the time of scaling.
+        size: (height, width) at which frames will be read, if it is known; another stays possible.
 
     Raises:
         MediaError: the file cannot be used.
     """
     if reader != "auto":
-        return open_with(reader, path, index, journal)
+        return open_with(reader, path, index, journal, size)
     try:
-        return open_with("pyav", path, index, journal)
+        return open_with("pyav", path, index, journal, size)
     except DamageError:
         # Others show damaged frames without a word, or end the process.
         raise
     except MediaError:
         for other in ("torchcodec", "decord"):
             with suppress(MediaError):
-                opened = open_with(other, path, index, journal)
+                opened = open_with(other, path, index, journal, size)
                 if journal is not None:
                     journal.count("fallbacks")
                 return opened
@@ -98,13 +103,17 @@ def open_video(
 
 
 def open_with(
-    reader: Literal["pyav", "decord", "torchcodec"], path: Address, index: FrameIndex | None, journal: Journal | None
+    reader: Literal["pyav", "decord", "torchcodec"],
+    path: Address,
+    index: FrameIndex | None,
+    journal: Journal | None,
+    size: tuple[int, int] | None,
 ) -> VideoReader:
     """Opens a video with this library."""
     if reader == "pyav":
         from streams.pyav.pictures import PyAVReader
 
-        return PyAVReader(path, index, journal)
+        return PyAVReader(path, index, journal, size)
     if not isinstance(path, Path):
         raise MediaError(f"{path}: {reader} reads local files alone; read it with pyav")
     if reader == "torchcodec":

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
+from streams.closing import Closing
 from streams.errors import MediaError
 from streams.geometry import resize_crop
 from streams.index import FrameIndex
@@ -22,7 +23,7 @@ CONTAINERS = {"mov", "matroska"}
 CODECS = {"h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mjpeg"}
 
 
-class TorchCodecReader:
+class TorchCodecReader(Closing):
     """Frames of one video by torchcodec's exact mode (a `streams.reader.VideoReader`).
 
     Every frame that it gives must have the time that the container lists for it.
@@ -97,14 +98,6 @@ class TorchCodecReader:
     def close(self) -> None:
         """Frees the decoder."""
         self.decoder = None
-
-    def __enter__(self) -> "TorchCodecReader":
-        """Closes at the end of a `with`."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Closes."""
-        self.close()
 
 
 def reason_of(error: Exception) -> str:

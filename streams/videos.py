@@ -217,7 +217,8 @@ class VideoSource:
             sound = SoundReader(video.path, self.settings.sample_hz, self.settings.sound_channels, video.drift)
             pictures = None
             if self.with_pictures:
-                pictures = open_video(video.path, video.reader, video.index, self.journal)
+                size = self.settings.height, self.settings.width
+                pictures = open_video(video.path, video.reader, video.index, self.journal, size)
             self.opened[number] = Opened(pictures, sound)
         self.opened.move_to_end(number)
         return self.opened[number]

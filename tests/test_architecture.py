@@ -17,7 +17,7 @@ FILES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room
 # Low to high; the longest name that fits a module gives its rank. An import points to a lower rank, or to the same rank
 # in the same folder.
 RANKS = (
-    ("streams.errors", "streams.settings"),
+    ("streams.closing", "streams.errors", "streams.settings"),
     ("streams.addresses", "streams.journal", "streams.clip", "streams.geometry", "streams.index", "streams.manifest"),
     ("streams.pyav",),
     ("streams",),

@@ -21,6 +21,7 @@ from av.error import ExitError, FFmpegError
 from jaxtyping import UInt8
 from torch import Tensor
 
+from streams.closing import Closing
 from streams.errors import MediaError
 from streams.pyav.container import FORMATS, picture_track
 from streams.pyav.live_sound import LiveSound, Sound
@@ -121,7 +122,7 @@ class Pipe:
         os.close(self.descriptor)
 
 
-class LiveFeed:
+class LiveFeed(Closing):
     """One connection, from its first frame on.
 
     Attributes:
@@ -264,11 +265,3 @@ class LiveFeed:
         if self.pipe is not None:
             self.pipe.close()
         self.container = self.pipe = None
-
-    def __enter__(self) -> "LiveFeed":
-        """Closes at the end of a `with`."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Closes."""
-        self.close()

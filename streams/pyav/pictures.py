@@ -14,6 +14,7 @@ from jaxtyping import Float64, UInt8
 from torch import Tensor
 
 from streams.addresses import Address
+from streams.closing import Closing
 from streams.errors import DamageError, MediaError
 from streams.index import FrameIndex
 from streams.journal import Journal
@@ -31,18 +32,21 @@ SHORT_FRAMES = 24
 # told an earlier one.
 MAX_EARLY = 2
 BEFORE_ALL = -(2**63)
-# Frames at half their size or less show next to nothing of the deblocking of those that no other needs: 58 dB in the
-# mean over a file, 50 dB in the worst frame that was seen.
-DRAFT_FACTOR = 2
-DRAFT = {"skip_loop_filter": "noref"}
+# Deblocking is left out for frames that no other needs, where they are read at half their size or less (58 dB in the
+# mean over a file, 50 in the worst frame that was seen), and for all B frames, where they are read at less still and
+# the next keyframe soon ends what adds up (55 dB or more, 53 in the worst frame).
+SMALL_FACTOR, TINY_FACTOR = 2.0, 2.5
 
 
-def is_small(size: tuple[int, int], full: tuple[int, int]) -> bool:
-    """Whether frames are read at so much less than their size that a draft of them will do."""
-    return all(DRAFT_FACTOR * few <= many for few, many in zip(size, full, strict=True))
+def draft_of(size: tuple[int, int] | None, full: tuple[int, int], index: FrameIndex) -> str:
+    """Which frames need not be deblocked, in FFmpeg's words, where frames of size `full` are read at another."""
+    factor = 1.0 if size is None else min(many / few for few, many in zip(size, full, strict=True))
+    if factor >= TINY_FACTOR and index.longest_group <= SHORT_FRAMES:
+        return "bidir"
+    return "noref" if factor >= SMALL_FACTOR else "default"
 
 
-class PyAVReader:
+class PyAVReader(Closing):
     """Exact frames of one video, in order or at random (a `streams.reader.VideoReader`).
 
     Attributes:
@@ -52,13 +56,20 @@ class PyAVReader:
 
     name = "pyav"
 
-    def __init__(self, path: Address, index: FrameIndex | None = None, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        path: Address,
+        index: FrameIndex | None = None,
+        journal: Journal | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         """Indexes the file, unless its index is given, and decodes its first frame.
 
         Args:
             path: the video.
             index: its frames, if they are known already.
             journal: takes the time of scaling, apart from that of decoding.
+            size: (height, width) at which frames will be read; another costs opening the file anew.
 
         Raises:
             MediaError: the file cannot be used.
@@ -69,12 +80,12 @@ class PyAVReader:
         self.wanted: set[int] = set()
         self.last_wanted = BEFORE_ALL
         self.next_place, self.draining = 0, False
-        self.early, self.drafting = 0, False
+        self.early, self.draft = 0, ""
         try:
             with media_errors(path):
-                first = self.begin(index or index_frames(path))
+                first = self.begin(index or index_frames(path), size)
                 if first is None and index is None and not self.index.decoded:
-                    first = self.begin(index_frames(path, decode=True))
+                    first = self.begin(index_frames(path, decode=True), size)
         except MediaError:
             self.close()
             raise
@@ -90,16 +101,24 @@ class PyAVReader:
         """Presentation time of every frame, relative to the start of the container."""
         return self.index.seconds
 
-    def begin(self, index: FrameIndex) -> av.VideoFrame | None:
+    def begin(self, index: FrameIndex, size: tuple[int, int] | None) -> av.VideoFrame | None:
         """Decodes the first frames; None if they are not those of the index.
 
         Two packets may make one frame (fields), and some containers tell wrong times: then only decoding tells the
         index. Besides, some decoders give green frames unless the first one is decoded before any seek.
         """
         self.index = index
-        self.restart()
-        frames = [self.advance(ticks) for ticks in index.ticks[:3].tolist()]
-        return None if None in frames else frames[0]
+        container = self.open()
+        context = self.track.codec_context
+        self.draft = draft_of(size, (context.height, context.width), index)
+        self.start(container)
+        ticks = index.ticks[:3].tolist()
+        frames = [frame for frame in map(self.advance, ticks) if frame is not None]
+        if len(frames) < len(ticks):
+            return None
+        # The first call may want them.
+        self.last, self.decoded = frames[0], chain(frames[1:], self.decoded)
+        return frames[0]
 
     def frames_at(
         self, indices: Sequence[int], size: tuple[int, int] | None = None
@@ -117,7 +136,7 @@ class PyAVReader:
             self.next_place = int(distinct[-1]) + 1
         try:
             with media_errors(self.path):
-                self.set_draft(size is not None and is_small(size, self.size))
+                self.set_draft(draft_of(size, self.size, self.index))
                 for out, index, ticks in zip(frames, distinct.tolist(), wanted, strict=True):
                     frame = self.find(index, ticks)
                     with self.journal.timed("resize"):
@@ -138,10 +157,10 @@ class PyAVReader:
         stop = self.place_of(int(keys[following])) if following < len(keys) else len(self.index.ticks)
         return stop - last <= SHORT_FRAMES
 
-    def set_draft(self, drafting: bool) -> None:
-        """Has the decoder deblock frames that no other needs, or not; it must be opened anew for that."""
-        if drafting != self.drafting:
-            self.drafting = drafting
+    def set_draft(self, draft: str) -> None:
+        """Has the decoder deblock all frames, or less; it must be opened anew for that."""
+        if draft != self.draft:
+            self.draft = draft
             self.restart()
 
     def find(self, index: int, wanted: int) -> av.VideoFrame:
@@ -242,14 +261,21 @@ class PyAVReader:
 
     def restart(self) -> None:
         """Opens the file anew, which is the one seek that every container gets right."""
+        self.start(self.open())
+
+    def open(self) -> InputContainer:
+        """Opens the file anew."""
         self.close()
         self.container = open_container(self.path)
         self.track = picture_track(self.container, self.path)
-        if self.drafting:
-            context = self.track.codec_context
-            context.options = {**context.options, **DRAFT}
+        return self.container
+
+    def start(self, container: InputContainer) -> None:
+        """Gets ready to decode from the beginning of a file that was just opened."""
+        context = self.track.codec_context
+        context.options = {**context.options, "skip_loop_filter": self.draft}
         self.last = None
-        self.decoded = self.decode(packets(self.container, self.track))
+        self.decoded = self.decode(packets(container, self.track))
 
     def close(self) -> None:
         """Frees the decoder; unclosed containers leave threads and files behind."""
@@ -257,11 +283,3 @@ class PyAVReader:
             self.decoded = iter(())
             self.container.close()
             self.container = None
-
-    def __enter__(self) -> "PyAVReader":
-        """Closes at the end of a `with`."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Closes."""
-        self.close()

@@ -60,8 +60,9 @@ class Scaler:
         graph = self.graphs[key]
         graph.vpush(frame)
         scaled = graph.vpull()
-        for channel, plane in enumerate((2, 0, 1)):  # green, blue, red
-            rows = np.frombuffer(memoryview(scaled.planes[plane]), np.uint8).reshape(height, -1)[:, :width]
+        green, blue, red = scaled.planes
+        for channel, plane in enumerate((red, green, blue)):
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, -1)[:, :width]
             upright = np.rot90(rows, turns) if turns else rows
             out[channel] = upright[:, ::-1] if mirrored else upright
 

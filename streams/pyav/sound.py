@@ -9,23 +9,24 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from streams.addresses import Address
+from streams.closing import Closing
 from streams.errors import MediaError
 from streams.pyav.container import media_errors
 from streams.pyav.mixing import Mixer, Resampler
 from streams.pyav.placing import FOLLOWED_SECONDS, Clock, place, render
 from streams.pyav.soundtrack import SoundTrack
 
-# Sound codecs need some sound before the first exact sample: a few frames, or more where they borrow bits from earlier
-# ones, or have frames of many sizes, whose rounded times are told better by many.
+# Sound codecs need some sound before the first exact sample: a frame or two, or more where they borrow bits from
+# earlier ones, or have frames of many sizes. Rounded times are told better by many frames, to both sides.
 RUN_UP_SECONDS, SHORT_RUN_UP_SECONDS, RUN_OUT_SECONDS = 0.35, 0.1, 0.05
-SHORT_RUN_UP, SHORT_RUN_UP_SAMPLES = ("aac", "ac3", "alac", "eac3", "flac"), 4096
+SHORT_RUN_UP, SHORT_RUN_UP_SAMPLES, RUN_UP_FRAMES = ("aac", "ac3", "alac", "eac3", "flac"), 4096, 2
 # The filter that changes the rate reaches as far as this, at 8 kHz.
 FILTER_SECONDS = 0.02
 # A jump ahead of less is decoded through.
 NEAR_SECONDS = 1.0
 
 
-class SoundReader:
+class SoundReader(Closing):
     """The sound of one video at one rate, open over many intervals; those in order are decoded without a seek.
 
     Samples stand where their presentation times put them on the clock of the container's start, which
@@ -78,12 +79,18 @@ class SoundReader:
         self.tick = float((frame.time_base or 0) * hz)
         self.zero = float(self.track.start_seconds * hz)
         self.clock = Clock(hz, self.tick, (frame.pts or 0) * self.tick - self.zero, frame.samples, self.drift)
-        codec = self.track.codec
-        short = codec in SHORT_RUN_UP or codec.startswith("pcm_")
-        run_up = max(SHORT_RUN_UP_SECONDS, SHORT_RUN_UP_SAMPLES / hz) if short else RUN_UP_SECONDS
-        self.run_up, self.run_out = run_up, RUN_OUT_SECONDS
+        self.run_up, self.run_out = self.margins(hz)
         self.since, self.num_before = -np.inf, 0
         self.keep([frame], np.inf)
+
+    def margins(self, hz: int) -> tuple[float, float]:
+        """Seconds to decode before and after an interval."""
+        codec = self.track.codec
+        if codec not in SHORT_RUN_UP and not codec.startswith("pcm_"):
+            return RUN_UP_SECONDS, RUN_OUT_SECONDS
+        if self.tick <= 1 and self.track.frame_samples:
+            return RUN_UP_FRAMES * self.track.frame_samples / hz, 0.0
+        return max(SHORT_RUN_UP_SECONDS, SHORT_RUN_UP_SAMPLES / hz), RUN_OUT_SECONDS
 
     def read(
         self, start_seconds: float, stop_seconds: float
@@ -205,14 +212,6 @@ class SoundReader:
         """Frees the decoder."""
         self.forget()
         self.track.close()
-
-    def __enter__(self) -> "SoundReader":
-        """Closes at the end of a `with`."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Closes."""
-        self.close()
 
 
 def read_sound(

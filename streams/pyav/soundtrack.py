@@ -51,6 +51,11 @@ class SoundTrack:
         """FFmpeg's name of the sound's codec."""
         return self.track.codec_context.name if self.track is not None else "none"
 
+    @property
+    def frame_samples(self) -> int:
+        """Samples of a frame; 0 where they differ, or are not known."""
+        return self.track.codec_context.frame_size if self.track is not None else 0
+
     def open(self) -> av.AudioStream | None:
         """Opens the file anew, which is the one seek that every container gets right."""
         self.close()

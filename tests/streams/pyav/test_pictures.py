@@ -1,5 +1,6 @@
 """What only PyAV's reader does; that its frames are right is tested in tests/streams/test_reader.py."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -7,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from streams.index import FrameIndex
 from streams.pyav.index import index_frames
-from streams.pyav.pictures import PyAVReader
-from tests.streams.ffmpeg import ffmpeg, make_video
+from streams.pyav.pictures import PyAVReader, draft_of
+from streams.pyav.writer import write_video
+from streams.settings import EncoderSettings
+from tests.streams.ffmpeg import ffmpeg, make_video, numbered_frames
 
 
 def test_frames_at_random_are_those_in_order_bit_for_bit(ours: Path):
@@ -54,16 +58,41 @@ def test_small_frames_are_the_same_whatever_was_read_before(ours: Path):
         assert torch.equal(reader.frames_at([21]), full)
 
 
+@pytest.mark.parametrize(("size", "draft"), [((32, 48), "noref"), ((16, 24), "bidir")])
 def test_small_frames_are_within_a_fraction_of_a_level_of_those_fully_decoded(
-    ours: Path, monkeypatch: pytest.MonkeyPatch
+    size: tuple[int, int], draft: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    with PyAVReader(ours) as reader:
-        drafted = reader.frames_at(range(48), (32, 48)).float()
-        assert reader.drafting
-    monkeypatch.setattr("streams.pyav.pictures.DRAFT", {})
-    with PyAVReader(ours) as reader:
-        full = reader.frames_at(range(48), (32, 48)).float()
+    path = tmp_path / "a.mp4"
+    frames = torch.from_numpy(numbered_frames(48)).permute(0, 3, 1, 2).contiguous()
+    write_video(path, frames, 20.0, encoder=EncoderSettings(crf=26, gop_frames=12, num_b_frames=3))
+    with PyAVReader(path, size=size) as reader:
+        drafted = reader.frames_at(range(48), size).float()
+        assert reader.draft == draft
+    monkeypatch.setattr("streams.pyav.pictures.draft_of", lambda *_: "default")
+    with PyAVReader(path) as reader:
+        full = reader.frames_at(range(48), size).float()
+    assert not torch.equal(drafted, full)
     assert 10 * np.log10(255**2 / float((drafted - full).square().mean())) > 50
+
+
+def test_the_size_given_at_opening_saves_opening_again(ours: Path, monkeypatch: pytest.MonkeyPatch):
+    with PyAVReader(ours, size=(16, 24)) as reader:
+        monkeypatch.setattr(PyAVReader, "restart", lambda *_: pytest.fail("opened anew"))
+        assert reader.frames_at([0, 30], (16, 24)).shape == (2, 3, 16, 24)
+
+
+def test_b_frames_are_drafted_only_where_a_keyframe_soon_ends_what_adds_up():
+    def index(group: int) -> FrameIndex:
+        ticks = np.arange(100)
+        return FrameIndex(ticks, ticks[::group], Fraction(1, 30), Fraction(0), "mov", "h264")
+
+    assert index(12).longest_group == 12
+    assert index(60).longest_group == 60
+    assert draft_of((128, 128), (480, 854), index(12)) == "bidir"
+    assert draft_of((128, 128), (480, 854), index(60)) == "noref"
+    assert draft_of((128, 128), (256, 256), index(12)) == "noref"
+    assert draft_of((128, 128), (200, 854), index(12)) == "default"
+    assert draft_of(None, (480, 854), index(12)) == "default"
 
 
 def test_a_given_index_is_used(ours: Path):

@@ -19,7 +19,7 @@ class Exact:
     def __init__(self, path: Path, side: int | None) -> None:
         """Opens the file."""
         self.size = None if side is None else (side, side)
-        self.reader = open_video(path)
+        self.reader = open_video(path, size=self.size)
 
     def num_frames(self) -> int:
         """Frames of the file."""
