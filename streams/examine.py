@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from streams.addresses import Address, address_errors, content_hash, local_copy, text_of
+from streams.choosing import choose_reader, places_of_samples
 from streams.errors import MediaError
 from streams.index import FrameIndex
 from streams.manifest import Entry
@@ -51,9 +52,14 @@ def examine_content(path: Path, entry: Entry, settings: ScanSettings) -> Entry:
             index = index_frames(path)
         entry = replace(entry, container=index.container, codec=index.codec)
         require_rate(path, index, settings)
-        pictures, sound, header_seconds = measure(path, settings.cut_threshold)
+        places = places_of_samples(len(index.ticks))
+        pictures, sound, header_seconds = measure(path, settings.cut_threshold, places)
         entry = replace(entry, **picture_columns(pictures), **sound_columns(sound))
         index, problems = settle(path, index, pictures, settings)
+        # Others than PyAV show damaged frames without a word, or end the process.
+        may_fall_back = not pictures.damage
+        readers = settings.readers if may_fall_back else ("pyav",)
+        trial = choose_reader(path, index, pictures.samples, readers, may_fall_back)
     except MediaError as error:
         return refused(entry, path, error)
     seconds = index.seconds
@@ -64,7 +70,7 @@ def examine_content(path: Path, entry: Entry, settings: ScanSettings) -> Entry:
     cuts = np.array([float(tick * index.tick_seconds) - start for tick in pictures.cuts])
     entry = replace(
         entry,
-        reader="pyav",
+        reader=trial.library,
         num_frames=len(seconds),
         duration_seconds=float(seconds[-1] - seconds[0]) + step,
         true_rate=float(1 / steps.mean()) if len(steps) else 0.0,

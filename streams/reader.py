@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -13,8 +13,7 @@ from streams.addresses import Address
 from streams.errors import DamageError, MediaError
 from streams.index import FrameIndex
 from streams.journal import Journal
-
-ReaderName = Literal["auto", "pyav", "decord", "torchcodec"]
+from streams.settings import Library, ReaderName
 
 
 @runtime_checkable
@@ -103,13 +102,13 @@ def open_video(
 
 
 def open_with(
-    reader: Literal["pyav", "decord", "torchcodec"],
+    reader: Library,
     path: Address,
-    index: FrameIndex | None,
-    journal: Journal | None,
-    size: tuple[int, int] | None,
+    index: FrameIndex | None = None,
+    journal: Journal | None = None,
+    size: tuple[int, int] | None = None,
 ) -> VideoReader:
-    """Opens a video with this library."""
+    """Opens a video with this library, or raises MediaError; see `open_video`."""
     if reader == "pyav":
         from streams.pyav.pictures import PyAVReader
 

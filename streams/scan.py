@@ -27,6 +27,9 @@ from streams.settings import ScanSettings
 SAVE_SECONDS = 20.0
 MEGABYTE = 1_000_000
 
+# A file, and what is known of it without opening it.
+Job = tuple[Address, Entry]
+
 
 def scan(
     videos: str | Address,
@@ -102,7 +105,7 @@ def examine_all(
     work: Callable[[Address, ScanSettings], Entry],
 ) -> Iterator[Entry]:
     """The entry of every file, in any order."""
-    jobs: list[tuple[Address, Entry]] = []
+    jobs: list[Job] = []
     for address in addresses:
         entry = Entry(text_of(address))
         try:
@@ -117,21 +120,37 @@ def examine_all(
         else:
             jobs.append((address, entry))
 
-    def limit_seconds_of(job: tuple[Address, Entry]) -> float:
+    failures: list[tuple[Job, Failure]] = []
+    for job, outcome in examine_jobs(jobs, settings, num_workers, work):
+        if isinstance(outcome, Entry):
+            yield outcome
+        else:
+            failures.append((job, outcome))
+    # It may have been a library that PyAV was to be compared with.
+    alone = replace(settings, readers=("pyav",))
+    again = [job for job, _ in failures] if settings.readers != alone.readers else []
+    for job, outcome in examine_jobs(again, alone, num_workers, work) if again else failures:
+        yield outcome if isinstance(outcome, Entry) else failed(job[1], outcome)
+
+
+def failed(entry: Entry, failure: Failure) -> Entry:
+    """The entry of a file whose child process came to no result."""
+    return replace(entry, problems=(f"{failure.reason}; leave it out",))
+
+
+def examine_jobs(
+    jobs: list[Job], settings: ScanSettings, num_workers: int, work: Callable[[Address, ScanSettings], Entry]
+) -> Iterator[tuple[Job, Entry | Failure]]:
+    """What comes of every file that is examined in a child process, in any order."""
+
+    def limit_seconds_of(job: Job) -> float:
         return settings.seconds_limit + settings.seconds_per_megabyte * job[1].size_bytes / MEGABYTE
 
     work_on = functools.partial(examine_job, work, settings)
-    outcomes = run_in_children(work_on, jobs, limit_seconds_of, num_workers, settings.memory_limit_bytes)
-    for (_, entry), outcome in outcomes:
-        if isinstance(outcome, Failure):
-            yield replace(entry, problems=(f"{outcome.reason}; leave it out",))
-        else:
-            yield outcome
+    return run_in_children(work_on, jobs, limit_seconds_of, num_workers, settings.memory_limit_bytes)
 
 
-def examine_job(
-    work: Callable[[Address, ScanSettings], Entry], settings: ScanSettings, job: tuple[Address, Entry]
-) -> Entry:
+def examine_job(work: Callable[[Address, ScanSettings], Entry], settings: ScanSettings, job: Job) -> Entry:
     """What a child does with one file."""
     return work(job[0], settings)
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+Library = Literal["pyav", "decord", "torchcodec"]
+ReaderName = Literal["auto", Library]
+
 
 @dataclass(frozen=True)
 class ClipSettings:
@@ -23,7 +26,7 @@ class ClipSettings:
     width: int = 64
     num_frames: int = 16
     sample_hz: int = 16000
-    reader: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
+    reader: ReaderName = "auto"
     sound_channels: Literal[1, 2] = 1
 
     @property
@@ -89,6 +92,8 @@ class ScanSettings:
         min_decoded_share: least share of its frames that must decode, before the first damage.
         timeout_seconds: longest silence of a web server.
         cut_threshold: change between two frames, in percent, that begins another scene (FFmpeg's scdet).
+        readers: libraries among which that of each file is chosen: right on frames at random, and the fastest. Where
+            none of them is right, the others are tried.
         validation_share: share of the files, by the hash of their content, kept for validation.
         test_share: share of the files, by the hash of their content, kept for testing.
     """
@@ -102,6 +107,7 @@ class ScanSettings:
     min_decoded_share: float = 0.5
     timeout_seconds: float = 30.0
     cut_threshold: float = 10.0
+    readers: tuple[Library, ...] = ("pyav",)
     validation_share: float = 0.05
     test_share: float = 0.05
 

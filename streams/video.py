@@ -11,8 +11,8 @@ from streams.errors import MediaError
 from streams.index import FrameIndex
 from streams.manifest import Entry
 from streams.pyav.sound import SoundReader
-from streams.reader import ReaderName, open_video
-from streams.settings import ClipSettings
+from streams.reader import open_video
+from streams.settings import ClipSettings, ReaderName
 
 # Times are sums of rounded numbers: a frame that starts this much late still counts as shown.
 TINY_SECONDS = 1e-4

@@ -16,7 +16,8 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from streams.errors import MediaError, UserError
-from streams.reader import ReaderName, open_video
+from streams.reader import open_video
+from streams.settings import ReaderName
 
 # Frames are compared at this size; colour conversions differ by a grey level or two, another frame by more.
 HEIGHT, WIDTH = 36, 48

@@ -19,6 +19,7 @@ def report(manifest: Manifest) -> Iterator[str]:
     yield f"usable        {hours:.3f} hours, {num_frames} frames, {num_bytes / 1e6:.1f} MB"
     yield f"containers    {_counted(entry.container.partition(',')[0] for entry in usable)}"
     yield f"codecs        {_counted(entry.codec for entry in usable)}"
+    yield f"readers       {_counted(entry.reader for entry in usable)}"
     yield f"sizes         {_counted(f'{entry.width}x{entry.height}' for entry in usable)}"
     yield f"rates         {_counted(f'{entry.true_rate:.3g}' for entry in usable)} frames per second"
     yield f"variable rate {sum(entry.variable_rate for entry in usable)}"

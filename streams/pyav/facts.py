@@ -1,5 +1,6 @@
 """What is in a file: all its pictures and sound decoded once, and counted."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from av.error import FFmpegError
 from jaxtyping import Float, Int64, UInt8
 
 from streams.pyav.container import Decoding, media_errors, open_container, picture_track
+from streams.pyav.scaling import Scaler, orientation
 
 # Packets of sound follow each other; a smaller jump of the times is rounding or drift, a larger one is a gap.
 SOUND_GAP_SECONDS = 0.02
@@ -18,6 +20,8 @@ SOUND_GAP_SECONDS = 0.02
 STRICT = "explode+crccheck+bitstream+buffer"
 # Cuts are found in frames of this size, which costs little and does not see noise.
 CUT_COLUMNS, CUT_ROWS = 96, 54
+# Height and width of the frames that readers are held to.
+SAMPLE_SIZE = 48, 64
 
 
 @dataclass
@@ -36,6 +40,7 @@ class PictureFacts:
         rotation: degrees counterclockwise by which pictures are turned to be upright.
         is_interlaced: whether two packets may make one frame.
         cuts: times of frames that begin another scene.
+        samples: frames of the places that were asked for, by time; upright, cut and scaled to SAMPLE_SIZE.
     """
 
     num_listed: int
@@ -49,6 +54,7 @@ class PictureFacts:
     rotation: int = 0
     is_interlaced: bool = False
     cuts: list[int] = field(default_factory=list)
+    samples: dict[int, UInt8[np.ndarray, "3 height width"]] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,8 +90,15 @@ class SoundFacts:
     next_seconds: float | None = None
 
 
-def measure(path: Path, cut_threshold: float) -> tuple[PictureFacts, SoundFacts | None, float]:
+def measure(
+    path: Path, cut_threshold: float, sample_places: Collection[int] = ()
+) -> tuple[PictureFacts, SoundFacts | None, float]:
     """Decodes all of a file.
+
+    Args:
+        path: the video.
+        cut_threshold: change between two frames, in percent, that begins another scene.
+        sample_places: places of the frames to keep, in the order of display.
 
     Returns:
         the pictures; the sound, None without a track of it; and the seconds that the header tells of, 0 if it does not.
@@ -109,7 +122,8 @@ def measure(path: Path, cut_threshold: float) -> tuple[PictureFacts, SoundFacts 
             heard = None
         if heard is not None:
             heard.codec_context.options = {"err_detect": STRICT}
-        _decode_all(container, track, pictures, heard, sound or SoundFacts(), CutFinder(cut_threshold))
+        look = Look(CutFinder(cut_threshold), Scaler(float(track.sample_aspect_ratio or 1)), set(sample_places))
+        _decode_all(container, track, pictures, heard, sound or SoundFacts(), look)
         return pictures, sound, (container.duration or 0) / 1_000_000
 
 
@@ -119,7 +133,7 @@ def _decode_all(
     pictures: PictureFacts,
     heard: av.AudioStream | None,
     sound: SoundFacts,
-    cuts: "CutFinder",
+    look: "Look",
 ) -> None:
     """Goes through the file once; each track up to its first damage."""
     started, decoding = False, Decoding(track)
@@ -136,12 +150,12 @@ def _decode_all(
             started = started or packet.is_keyframe
             pictures.num_hidden += packet.is_discard
             if started and not pictures.damage:
-                pictures.damage = _see(packet, decoding, pictures, cuts)
+                pictures.damage = _see(packet, decoding, pictures, look)
         elif not sound.damage:
             sound.damage = _hear(packet, sound)
 
 
-def _see(packet: av.Packet, decoding: Decoding, pictures: PictureFacts, cuts: "CutFinder") -> str:
+def _see(packet: av.Packet, decoding: Decoding, pictures: PictureFacts, look: "Look") -> str:
     """Counts the frames of a packet; returns what is wrong with them."""
     try:
         frames = decoding.decode(packet)
@@ -154,12 +168,21 @@ def _see(packet: av.Packet, decoding: Decoding, pictures: PictureFacts, cuts: "C
             return "a frame without a time"
         if not pictures.ticks:
             pictures.pixel_format, pictures.rotation = frame.format.name, round(frame.rotation or 0)
+        if len(pictures.ticks) in look.sample_places:
+            pictures.samples[frame.pts] = _sample(frame, look.scaler)
         pictures.ticks.append(frame.pts)
         pictures.sizes[frame.height, frame.width] = None
         pictures.is_interlaced |= frame.interlaced_frame
-        if cuts.begins_scene(frame):
+        if look.cuts.begins_scene(frame):
             pictures.cuts.append(frame.pts)
     return ""
+
+
+def _sample(frame: av.VideoFrame, scaler: Scaler) -> UInt8[np.ndarray, "3 height width"]:
+    """A frame as a reader would give it."""
+    sample = np.empty((3, *SAMPLE_SIZE), dtype=np.uint8)
+    scaler(frame, sample, True, *orientation(frame))
+    return sample
 
 
 def _hear(packet: av.Packet, sound: SoundFacts) -> str:
@@ -196,6 +219,21 @@ def peak_of(samples: Float[np.ndarray, "..."] | Int64[np.ndarray, "..."] | np.nd
     limits = np.iinfo(samples.dtype)
     middle = (int(limits.max) + int(limits.min) + 1) // 2
     return max(int(samples.max()) - middle, middle - int(samples.min())) / (int(limits.max) + 1 - middle)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is looked for in frames.
+
+    Attributes:
+        cuts: finds scenes.
+        scaler: makes samples.
+        sample_places: places of these.
+    """
+
+    cuts: "CutFinder"
+    scaler: Scaler
+    sample_places: set[int]
 
 
 class CutFinder:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 
 import av
@@ -162,19 +163,22 @@ class PyAVReader(Closing):
         if draft != self.draft:
             self.draft = draft
             self.restart()
+            # As in `begin`: before any seek.
+            self.advance(int(self.index.ticks[0]))
 
     def find(self, index: int, wanted: int) -> av.VideoFrame:
         """Decodes one frame, going back as far as needed where a seek lands too late."""
         key = max(0, bisect_right(self.index.keys, wanted) - 1)
-        if self.is_near(key, wanted):
-            frame = self.advance(wanted)
+        # Some frames are damaged after a seek, and whole when all before them have been decoded.
+        with suppress(DamageError):
+            frame = self.advance(wanted) if self.is_near(key, wanted) else None
             if frame is not None:
                 return frame
-        for early in range(self.early, MAX_EARLY + 1):
-            frame = self.seek(key - early, key, wanted) if key > early else None
-            if frame is not None:
-                self.early = early
-                return frame
+            for early in range(self.early, MAX_EARLY + 1):
+                frame = self.seek(key - early, key, wanted) if key > early else None
+                if frame is not None:
+                    self.early = early
+                    return frame
         self.restart()
         frame = self.advance(wanted)
         if frame is None:

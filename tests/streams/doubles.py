@@ -34,7 +34,8 @@ def examine(address: Address, settings: ScanSettings) -> Entry:
     assert isinstance(address, Path)
     with (address.parent / "examined").open("a", encoding="utf-8") as file:
         file.write(f"{address.name}\n")
-    act(address.name)
+    # A library that is compared with PyAV crashes where PyAV does not.
+    act("crash" if "decord" in settings.readers and address.name.startswith("decord") else address.name)
     status = address.stat()
     digest = address.read_bytes().hex().ljust(64, "0")
     return Entry(str(address), status.st_size, status.st_mtime, digest, "pyav", num_frames=7)

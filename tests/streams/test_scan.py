@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,18 @@ def test_one_that_hangs_or_crashes_costs_its_file_alone_and_is_counted(tmp_path:
         str(tmp_path / "a.mp4"),
         str(tmp_path / "z.mp4"),
     ]
+
+
+def test_a_crash_of_a_library_that_is_compared_does_not_cost_the_file(tmp_path: Path):
+    put(tmp_path, "a.mp4", "crash.mp4", "decord.mp4")
+    settings = replace(QUICK, readers=("pyav", "decord"))
+    manifest = scan(tmp_path, tmp_path / "m.parquet", settings, work=double)
+    assert {Path(entry.path).name: entry.reader for entry in manifest.entries} == {
+        "a.mp4": "pyav",
+        "crash.mp4": "",
+        "decord.mp4": "pyav",
+    }
+    assert examined(tmp_path) == ["a.mp4", "crash.mp4", "crash.mp4", "decord.mp4", "decord.mp4"]
 
 
 def test_unchanged_files_are_kept_and_others_examined_again(tmp_path: Path):

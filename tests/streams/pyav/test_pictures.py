@@ -15,6 +15,8 @@ from streams.pyav.writer import write_video
 from streams.settings import EncoderSettings
 from tests.streams.ffmpeg import ffmpeg, make_video, numbered_frames
 
+REAL = Path(__file__).resolve().parents[3] / "../shared/videos/odd/imageio_cockatoo_yuv444.mp4"
+
 
 def test_frames_at_random_are_those_in_order_bit_for_bit(ours: Path):
     with PyAVReader(ours) as reader:
@@ -160,3 +162,23 @@ def test_reading_on_after_a_call_at_random_goes_back_once(ours: Path, monkeypatc
         for start in range(24, 48, 4):
             assert torch.equal(reader.frames_at(range(start, start + 4)), ordered[start : start + 4])
         assert len(jumps) == 1
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the folder of real footage is not beside the project")
+def test_frames_after_a_seek_are_whole_where_only_a_decode_from_the_start_makes_them_so():
+    with PyAVReader(REAL) as reader, PyAVReader(REAL) as other:
+        ordered = other.frames_at(range(len(other.seconds)), (48, 64)).float()
+        for place in (len(ordered) - 1, 100, 200):
+            assert float((reader.frames_at([place], (48, 64))[0].float() - ordered[place]).abs().mean()) < 0.1
+
+
+def test_a_file_that_is_opened_anew_for_another_size_decodes_its_first_frame_before_it_seeks(
+    ours: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with PyAVReader(ours) as reader:
+        order: list[str] = []
+        advance, seek = PyAVReader.advance, PyAVReader.seek
+        monkeypatch.setattr(PyAVReader, "advance", lambda *given: (order.append("advance"), advance(*given))[1])
+        monkeypatch.setattr(PyAVReader, "seek", lambda *given: (order.append("seek"), seek(*given))[1])
+        reader.frames_at([40], (16, 24))
+    assert order[:2] == ["advance", "seek"]
