@@ -207,5 +207,5 @@ def oddities(entry: Entry, pictures: PictureFacts, sound: SoundFacts | None, hea
         yield f"its sound does not decode ({sound.damage or 'unknown format, or nothing in it'})"
     elif sound.damage:
         yield f"its sound is damaged ({sound.damage}): the first {sound.seconds:.2f} s are used"
-    if sound.num_gaps:
-        yield f"its sound has {sound.num_gaps} gaps, {sound.gap_seconds:+.3f} s in all"
+    if sound.gaps:
+        yield f"its sound has {len(sound.gaps)} gaps, {sum(sound.gaps):+.3f} s in all"

@@ -52,7 +52,7 @@ class Entry:
         num_channels: channels of the sound as stored; 0 without sound.
         sound_seconds: length of the sound that really decodes, by its samples.
         sound_offset_seconds: start of the sound minus start of the pictures; positive for late sound.
-        sound_drift_seconds: see `streams.pyav.facts.SoundFacts`.
+        sound_drift_seconds: what the sound's times gain on its samples; see `streams.pyav.sync.Sync`.
         sound_peak_db: loudest sample over full scale.
         edit_list: whether the container hides, delays or rearranges parts of its pictures.
         duplicate_of: path of the file with the same bytes that comes first; empty if this is the first.

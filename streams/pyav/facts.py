@@ -13,9 +13,8 @@ from jaxtyping import Float, Int64, UInt8
 
 from streams.pyav.container import Decoding, media_errors, open_container, picture_track
 from streams.pyav.scaling import Scaler, orientation
+from streams.pyav.sync import drift_of, jumps_of
 
-# Packets of sound follow each other; a smaller jump of the times is rounding or drift, a larger one is a gap.
-SOUND_GAP_SECONDS = 0.02
 # Damage that the decoder would hide is an error in a scan.
 STRICT = "explode+crccheck+bitstream+buffer"
 # Cuts are found in frames of this size, which costs little and does not see noise.
@@ -59,20 +58,14 @@ class PictureFacts:
 
 @dataclass
 class SoundFacts:
-    """What the sound of a file is.
+    """What the sound of a file is, up to the first damage.
 
     Attributes:
         codec: FFmpeg's name of the codec; empty if it is unknown.
         sample_hz: rate of the samples.
-        num_channels: their channels.
-        start_seconds: time of the first sample, on the clock of the container's packets.
-        seconds: number of samples that decode, up to the first damage, over their rate.
-        drift_seconds: by how much the sound's own times run ahead of its samples. Each block of sound should start
-            where the samples of the one before end; what it starts later (or, negative, earlier) is summed over all
-            blocks, gaps left out. Placed one after another, the last samples stand that much too early beside the
-            pictures.
-        num_gaps: places where the times jump by SOUND_GAP_SECONDS or more, either way.
-        gap_seconds: sum of these jumps.
+        num_channels: channels of the samples.
+        times: time of every frame of sound, on the clock of the container's packets.
+        lengths: seconds of every frame, by its samples.
         peak: largest sample, 1 is full scale.
         damage: what the decoder said of the first damage; empty without.
     """
@@ -80,14 +73,30 @@ class SoundFacts:
     codec: str = ""
     sample_hz: int = 0
     num_channels: int = 0
-    start_seconds: float = 0.0
-    seconds: float = 0.0
-    drift_seconds: float = 0.0
-    num_gaps: int = 0
-    gap_seconds: float = 0.0
+    times: list[float] = field(default_factory=list)
+    lengths: list[float] = field(default_factory=list)
     peak: float = 0.0
     damage: str = ""
-    next_seconds: float | None = None
+
+    @property
+    def start_seconds(self) -> float:
+        """Time of the first sample."""
+        return self.times[0] if self.times else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Length of the sound, by its samples."""
+        return sum(self.lengths)
+
+    @property
+    def gaps(self) -> list[float]:
+        """Silence between samples where their times jump ahead; negative where they jump back."""
+        return [float(jump) for jump in jumps_of(np.array(self.times), np.array(self.lengths)) if jump]
+
+    @property
+    def drift_seconds(self) -> float:
+        """What the times gain on the samples; see `streams.pyav.sync.Sync`."""
+        return drift_of(np.array(self.times), np.array(self.lengths))
 
 
 def measure(
@@ -198,16 +207,9 @@ def _hear(packet: av.Packet, sound: SoundFacts) -> str:
         if not sound.sample_hz:
             context = packet.stream.codec_context
             sound.codec, sound.sample_hz, sound.num_channels = context.name, frame.sample_rate, frame.layout.nb_channels
-            sound.start_seconds = frame.time or 0.0
-        if frame.time is not None and sound.next_seconds is not None:
-            jump = frame.time - sound.next_seconds
-            if abs(jump) >= SOUND_GAP_SECONDS:
-                sound.num_gaps, sound.gap_seconds = sound.num_gaps + 1, sound.gap_seconds + jump
-            else:
-                sound.drift_seconds += jump
-        start = sound.next_seconds if frame.time is None else frame.time
-        sound.next_seconds = None if start is None else start + length
-        sound.seconds += length
+        following = sound.times[-1] + sound.lengths[-1] if sound.times else 0.0
+        sound.times.append(following if frame.time is None else frame.time)
+        sound.lengths.append(length)
         sound.peak = max(sound.peak, peak_of(frame.to_ndarray()))
     return ""
 

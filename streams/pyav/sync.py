@@ -91,8 +91,7 @@ def measure_track(track: SoundTrack, path: Address) -> Sync | None:
     if mixer is None:
         raise MediaError(f"{path}: its sound track is empty; leave the sound out or write the file anew with ffmpeg")
     hz = mixer.hz
-    late = np.diff(times) - lengths[:-1] / hz
-    jumps = np.where(np.abs(late) > GAP_SECONDS, late, 0.0)
+    jumps = jumps_of(times, lengths / hz)
     start, stop = float(times.min()), float((times + lengths / hz).max())
     shown = index_frames(path).seconds if pictures else None
     end = None if shown is None else float(shown[-1] + (np.median(np.diff(shown)) if len(shown) > 1 else 0.0))
@@ -105,7 +104,7 @@ def measure_track(track: SoundTrack, path: Address) -> Sync | None:
         sound_seconds=float(lengths.sum() / hz),
         picture_seconds=None if shown is None or end is None else end - float(shown[0]),
         short_seconds=None if end is None else end - stop,
-        drift_seconds=drift_of(times - np.concatenate([[0.0], np.cumsum(jumps)]), lengths / hz),
+        drift_seconds=drift_of(times, lengths / hz),
         gap_seconds=float(jumps[jumps > 0].sum()),
         overlap_seconds=float(-jumps[jumps < 0].sum()),
         priming_samples=track.priming_samples,
@@ -137,10 +136,19 @@ def decode_all(
     return np.array([float(time) for time in times]), np.array(lengths, dtype=np.int64), mixer, peak
 
 
+def jumps_of(
+    times: Float64[np.ndarray, " frame"], lengths_seconds: Float64[np.ndarray, " frame"]
+) -> Float64[np.ndarray, " pair"]:
+    """What is between each frame of sound and the next: silence, or, negative, an overlap; 0 for less than a gap."""
+    late = np.diff(times) - lengths_seconds[:-1]
+    return np.where(np.abs(late) > GAP_SECONDS, late, 0.0)
+
+
 def drift_of(times: Float64[np.ndarray, " frame"], lengths_seconds: Float64[np.ndarray, " frame"]) -> float:
-    """What times gain on lengths from the first to the last, along the straight line through their difference."""
+    """What times gain on lengths from first to last, jumps left out: the slope of the line through their difference."""
     counted = np.concatenate([[0.0], np.cumsum(lengths_seconds)])
     if len(times) < 3 or not counted[-1]:
         return 0.0
-    slope = np.polyfit(counted[:-1], times - counted[:-1], 1)[0]
+    steady = times - np.concatenate([[0.0], np.cumsum(jumps_of(times, lengths_seconds))])
+    slope = np.polyfit(counted[:-1], steady - counted[:-1], 1)[0]
     return float(slope * counted[-1])
