@@ -73,6 +73,11 @@ class Mixture:
         inside = [index - self.firsts[number] for index in indices]
         return self.sources[number].read_together(inside, generators)  # type: ignore[attr-defined] (where it has blocks)
 
+    def path_of(self, index: int) -> str:
+        """The file of an item."""
+        number = self.source_of(index)
+        return self.sources[number].path_of(index - self.firsts[number])  # type: ignore[attr-defined] (of files)
+
     def source_of(self, index: int) -> int:
         """Number of the source that holds an item."""
         return bisect_right(self.firsts, index) - 1
@@ -80,6 +85,11 @@ class Mixture:
     def collate(self, items: list[Any]) -> Any:
         """Stacks items of all sources."""
         return self.sources[0].collate(items)
+
+
+def mixed(sources: Sequence[Source], weights: Sequence[float | int]) -> Source:
+    """The mixture of several sources, or the only one; see `Mixture`."""
+    return Mixture(sources, weights) if len(sources) > 1 else sources[0]
 
 
 class MixedOrder:

@@ -10,6 +10,7 @@ from torch import nn
 from streams.addresses import find_known
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
+from streams.mixture import mixed
 from streams.passing_over import PassingOver
 from streams.videos import SoundSource, VideoSource
 from worldmodel.cache.latents import CodeBatch
@@ -18,7 +19,7 @@ from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import FrozenCodecs, build_codec, save_codec
 from worldmodel.config import write_settings
-from worldmodel.data import first_batch, open_data
+from worldmodel.data import first_batch, open_data, weights_of
 from worldmodel.errors import MediaError
 from worldmodel.evaluation.previews import preview_pictures
 from worldmodel.objective import WorldObjective
@@ -28,6 +29,7 @@ from worldmodel.run import (
     begin_run,
     check_beginning,
     check_training,
+    check_videos,
     describe_run,
     settings_to_blame,
 )
@@ -48,15 +50,21 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
         MediaError: no video can be used, or none has sound though a sound codec is wanted.
     """
     check_training(settings.training, settings.loader)
+    check_videos(settings.videos)
     ranks = cluster.start()
     run = Path(settings.run)
     kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
-    source = kind_of_source(find_known(settings.videos), settings.clips, settings.selection, random_start=True)
-    clips = PassingOver(source)
-    for path, reason in source.skipped:
+    weights = weights_of(settings.videos)
+    sources = [
+        kind_of_source(find_known(address), settings.clips, settings.selection, random_start=True)
+        for address in weights
+    ]
+    clips = mixed([PassingOver(source) for source in sources], list(weights.values()))
+    for path, reason in (each for source in sources for each in source.skipped):
         print(f"left out: {path}: {reason}")
-    if settings.kind == "sound" and not any(video.has_sound for video in source.videos):
-        raise MediaError(f"none of the {len(source.videos)} videos in {settings.videos} has sound: no sound codec")
+    videos = [video for source in sources for video in source.videos]
+    if settings.kind == "sound" and not any(video.has_sound for video in videos):
+        raise MediaError(f"none of the {len(videos)} videos in {settings.videos} has sound: no sound codec")
     torch.manual_seed(settings.training.seed)
     with settings_to_blame():
         codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)

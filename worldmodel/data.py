@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from streams.addresses import find_known
+from streams.addresses import Address, find_known, text_of
 from streams.loader import Loader
+from streams.manifest import Entry
+from streams.mixture import mixed
 from streams.passing_over import PassingOver
+from streams.source import Source
 from streams.videos import VideoSource
 from worldmodel.cache.encoding import clip_settings, encode_videos, heldout_of, thumbnail_size
 from worldmodel.cache.from_videos import CodingLoader, VideoWindows, WindowEncoder
@@ -56,7 +59,7 @@ def open_data(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData:
     return _of_cache(settings) if settings.cache is not None else _of_videos(settings, codecs)
 
 
-def first_batch(source: PassingOver | LatentSource) -> Any:
+def first_batch(source: Source) -> Any:
     """A few items of a source, evenly spaced, for previews."""
     count = min(NUM_PREVIEWS, len(source))
     spread = [index * len(source) // count for index in range(count)]
@@ -74,10 +77,15 @@ def _of_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData
     encoding, device = settings.encoding, cluster.device()
     windows = Windows(encoding.clip_frames, settings.num_frames)
     windows.check(str(settings.videos), "encode longer clips with --encoding.clip_frames")
-    videos = open_videos(settings, codecs)
+    videos, origins = open_videos(settings, codecs)
     train, heldout = split_clips(videos, settings)
     size = thumbnail_size(videos.settings, encoding.thumbnail)
-    source = PassingOver(VideoWindows(videos, train, windows, size))
+    parts = [
+        ([position for position in train if origins[videos.video_of[position]] == address], weight)
+        for address, weight in weights_of(settings.videos).items()
+    ]
+    sources = [PassingOver(VideoWindows(videos, part, windows, size)) for part, _ in parts if part]
+    source = mixed(sources, [weight for part, weight in parts if part])
     encode = WindowEncoder(codecs, windows, encoding.chunk_clips, device)
     whole = Windows(encoding.clip_frames, encoding.clip_frames, random_start=False)
     shown = first_batch(PassingOver(VideoWindows(videos, heldout, whole, size)))
@@ -86,18 +94,32 @@ def _of_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData
     return TrainingData(lambda position: CodingLoader(_loader(settings, source, position), encode), preview)
 
 
-def open_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> VideoSource:
+def weights_of(videos: str | dict[str, float] | None) -> dict[str, float]:
+    """Where videos are looked for, each with its weight."""
+    if videos is None:
+        return {}
+    return {videos: 1.0} if isinstance(videos, str) else videos
+
+
+def open_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> tuple[VideoSource, list[str]]:
     """The videos of a run as whole clips, as a cache would be built from them; says which are left out.
+
+    Returns:
+        the videos, and at which of the addresses of the settings each was found first.
 
     Raises:
         MediaError: not one clip can be read.
     """
-    assert settings.videos is not None
+    found: dict[str, tuple[Address | Entry, str]] = {}
+    for address in weights_of(settings.videos):
+        for each in find_known(address):
+            found.setdefault(each.path if isinstance(each, Entry) else text_of(each), (each, address))
     clips = clip_settings(codecs, settings.encoding.clip_frames)
-    videos = VideoSource(find_known(settings.videos), clips)
+    videos = VideoSource([each for each, _ in found.values()], clips)
     for path, reason in videos.skipped if cluster.is_main() else ():
         print(f"left out: {path}: {reason}")
-    return videos
+    names = (text_of(video.path) if video.entry is None else video.entry.path for video in videos.videos)
+    return videos, [found[name][1] for name in names]
 
 
 def split_clips(videos: VideoSource, settings: TrainSettings) -> tuple[list[int], list[int]]:
@@ -153,7 +175,7 @@ def opened_cache(settings: TrainSettings, codecs: Sequence[Codec], num_clips: in
     if settings.cache is not None:
         yield LatentCache(settings.cache)
         return
-    videos = open_videos(settings, codecs)
+    videos, _ = open_videos(settings, codecs)
     train, heldout = split_clips(videos, settings)
     chosen = sorted(_spread(heldout, num_clips) + _spread(train, MAX_COUNTED_CLIPS))
     encoding, device = settings.encoding, next(codecs[0].parameters()).device
@@ -171,6 +193,6 @@ def _spread(positions: Sequence[int], count: int) -> list[int]:
     return [positions[index] for index in chosen]
 
 
-def _loader(settings: TrainSettings, source: LatentSource | PassingOver, position: int) -> Loader:
+def _loader(settings: TrainSettings, source: Source, position: int) -> Loader:
     ranks = cluster.find_ranks()
     return Loader(source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks)

@@ -1,6 +1,7 @@
 """The folder of a world model's run: its settings, its own copies of the codecs, its checkpoints."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,6 +128,21 @@ def check_shares(settings: TrainSettings) -> None:
             raise SettingsError(f"{name}={value} is out of range: it must be {expected}")
 
 
+def check_videos(videos: str | dict[str, float] | None) -> None:
+    """Refuse a mixture of videos without a share for each.
+
+    Raises:
+        SettingsError: names the videos and the weight.
+    """
+    if isinstance(videos, dict) and not videos:
+        raise SettingsError("videos is empty: give a folder, or several with a weight for each")
+    for address, weight in videos.items() if isinstance(videos, dict) else ():
+        if not 0 < weight < math.inf:
+            raise SettingsError(
+                f"the weight {weight:g} of videos {address} is out of range: it must be above 0; leave them out"
+            )
+
+
 def check_data(settings: TrainSettings) -> None:
     """Refuse settings that name no source of codes, or two, or clips that cannot be encoded.
 
@@ -139,6 +155,7 @@ def check_data(settings: TrainSettings) -> None:
             f"codes come from a cache or from videos, but {given} was given: give --cache CACHE or --videos VIDEOS, "
             "and null for the other where a file states it"
         )
+    check_videos(settings.videos)
     for name, least in (("clip_frames", 2), ("thumbnail", 1), ("chunk_clips", 1)):
         value = getattr(settings.encoding, name)
         if value < least:

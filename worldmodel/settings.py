@@ -193,13 +193,14 @@ class TokenizerSettings:
     """`worldmodel tokenizer`: train one codec from a folder of videos.
 
     Attributes:
-        videos: folder of videos, one video, or a glob.
+        videos: folder of videos, one video, a glob or a manifest; or several of them with weights, of which each is
+            read that share of the time, as {"robots": 3, "internet": 1}.
         run: folder of the run, made by the command.
         kind: what the codec encodes.
         selection: which clips of the videos it is trained on.
     """
 
-    videos: str
+    videos: str | dict[str, float]
     run: str
     kind: Literal["picture", "sound"] = "picture"
     clips: ClipSettings = field(default_factory=lambda: ClipSettings(num_frames=4))
@@ -237,14 +238,15 @@ class TrainSettings:
         codecs: runs of the picture codec and (optionally) the sound codec; a cache must have been written by these.
         run: folder of the run, made by the command.
         cache: latent cache written by `python -m tools.latents build`; give this or videos.
-        videos: folder of videos, one video, or a glob, whose codes are made while training; give this or cache.
+        videos: folder of videos, one video, a glob or a manifest, whose codes are made while training; or several of
+            them with weights, as {"robots": 3, "internet": 1}; give this or cache.
         num_frames: frames of one training clip.
     """
 
     codecs: list[str]
     run: str
     cache: str | None = None
-    videos: str | None = None
+    videos: str | dict[str, float] | None = None
     num_frames: int = 16
     encoding: EncodingSettings = field(default_factory=EncodingSettings)
     loader: LoaderSettings = field(default_factory=lambda: LoaderSettings(batch_size=16))

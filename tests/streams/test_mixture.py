@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streams.journal import Journal
 from streams.loader import Loader
-from streams.mixture import Mixture, floor_sum
+from streams.mixture import Mixture, floor_sum, mixed
 from streams.settings import LoaderSettings
 
 
@@ -21,6 +21,9 @@ class Named:
 
     def __len__(self) -> int:
         return self.num_items
+
+    def path_of(self, index: int) -> str:
+        return f"{self.name}.{index}"
 
     def read(self, index: int, generator: np.random.Generator) -> tuple[str, int]:
         self.num_reads += 1
@@ -128,3 +131,11 @@ def test_a_mixture_may_be_a_source_of_another():
 def test_mixtures_that_cannot_be_are_refused(lengths: list[int], weights: list[float], message: str):
     with pytest.raises(ValueError, match=message):
         Mixture([Named("a", length) for length in lengths], weights)
+
+
+def test_a_single_source_needs_no_mixture_and_several_name_the_files_of_their_items():
+    one, other = Named("a", 3), Named("b", 2)
+    assert mixed([one], [0.5]) is one
+    both = mixed([one, other], [0.5, 1.0])
+    assert isinstance(both, Mixture)
+    assert [both.path_of(index) for index in (0, 2, 3, 4)] == ["a.0", "a.2", "b.0", "b.1"]

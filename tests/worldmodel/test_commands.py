@@ -19,9 +19,11 @@ from worldmodel import commands
 from worldmodel.cli import main
 from worldmodel.codecs.store import fingerprint_of, load_codec
 from worldmodel.commands import train_codec, train_world
-from worldmodel.config import write_settings
+from worldmodel.config import read_settings, write_settings
 from worldmodel.errors import CheckpointError, MediaError, SettingsError
 from worldmodel.objective import WorldObjective
+from worldmodel.run import SETTINGS
+from worldmodel.settings import TokenizerSettings
 from worldmodel.training import checkpoint
 from worldmodel.training.signals import StopRequest
 
@@ -188,6 +190,15 @@ def test_no_sound_codec_is_made_of_silent_videos(whole_run: WholeRun, tmp_path: 
     with pytest.raises(MediaError, match="none of the 1 videos in .* has sound"):
         train_codec(settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_codec_is_trained_on_a_mixture_of_folders(whole_run: WholeRun, tmp_path: Path):
+    make_videos(tmp_path / "more", num_videos=1)
+    weights = {str(whole_run.videos): 1.0, str(tmp_path / "more"): 2.0}
+    settings = replace(whole_run.codec_settings("picture", tmp_path / "run"), videos=weights)
+    train_codec(settings)
+    assert load_codec(tmp_path / "run").kind == "picture"
+    assert read_settings(TokenizerSettings, tmp_path / "run" / SETTINGS) == settings
 
 
 def test_a_codec_without_checkpoint_is_not_resumed(whole_run: WholeRun, tmp_path: Path):

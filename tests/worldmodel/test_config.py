@@ -15,6 +15,8 @@ REQUIRED = ["--videos", "films", "--run", "runs/picture"]
 
 def test_without_overrides_the_settings_are_the_defaults_of_the_class():
     assert parse(TokenizerSettings, REQUIRED) == TokenizerSettings(videos="films", run="runs/picture")
+    mixed = parse(TokenizerSettings, ["--videos", '{"a": 3, "b c": 0.5}', "--run", "r"])
+    assert mixed.videos == {"a": 3.0, "b c": 0.5}
 
 
 def test_a_file_states_differences_and_an_override_wins_over_it(tmp_path: Path):

@@ -10,6 +10,7 @@ from streams import video as video_module
 from streams.errors import MediaError
 from tests.worldmodel.whole_run import LOADER, WholeRun
 from worldmodel import data
+from worldmodel.cache.from_videos import CodingLoader
 from worldmodel.cache.latents import CodeBatch, LatentCache
 from worldmodel.codecs.store import Codec, load_codec
 from worldmodel.data import hashes_of, open_data, open_videos, opened_cache, split_clips
@@ -50,7 +51,7 @@ def test_videos_give_the_batches_and_the_preview_of_their_cache(
 
 
 def test_the_clips_held_out_are_those_of_the_cache(whole_run: WholeRun, settings: TrainSettings, codecs: list[Codec]):
-    videos = open_videos(settings, codecs)
+    videos, _ = open_videos(settings, codecs)
     train, heldout = split_clips(videos, settings)
     cache = LatentCache(whole_run.cache)
     assert train == cache.clips_of("train").tolist()
@@ -93,7 +94,7 @@ def test_a_damaged_file_is_left_out_and_named(
     folder = tmp_path / "videos"
     shutil.copytree(whole_run.videos, folder)
     (folder / "broken.mp4").write_bytes(b"no video at all")
-    videos = open_videos(replace(settings, videos=str(folder)), codecs)
+    videos, _ = open_videos(replace(settings, videos=str(folder)), codecs)
     assert len(videos.videos) == 6
     assert capsys.readouterr().out.startswith(f"left out: {folder / 'broken.mp4'}: ")
 
@@ -104,7 +105,7 @@ def test_a_video_that_cannot_be_read_any_more_is_passed_over_and_no_held_out_one
     folder = tmp_path / "videos"
     shutil.copytree(whole_run.videos, folder)
     settings = replace(settings, videos=str(folder))
-    videos = open_videos(settings, codecs)
+    videos, _ = open_videos(settings, codecs)
     train, heldout = split_clips(videos, settings)
     found = open_data(settings, codecs)
     gone = videos.clips[train[-1]].path
@@ -130,7 +131,7 @@ def test_without_a_sound_codec_the_codes_have_no_sound(settings: TrainSettings, 
 def test_hashes_are_of_the_content_and_every_process_makes_its_share(
     settings: TrainSettings, codecs: list[Codec], monkeypatch: pytest.MonkeyPatch
 ):
-    videos = open_videos(settings, codecs)
+    videos, _ = open_videos(settings, codecs)
     expected = [hashlib.sha256(video.path.read_bytes()).hexdigest() for video in videos.videos]
     assert hashes_of(videos) == expected
     texts, hashed = [], []
@@ -154,7 +155,7 @@ def test_hashes_are_of_the_content_and_every_process_makes_its_share(
 def test_processes_that_see_different_videos_are_told(
     settings: TrainSettings, codecs: list[Codec], monkeypatch: pytest.MonkeyPatch
 ):
-    videos = open_videos(settings, codecs)
+    videos, _ = open_videos(settings, codecs)
     monkeypatch.setattr(cluster, "texts", lambda text: [text, f"0{text}"])
     with pytest.raises(MediaError, match="process 1 finds other videos or clips than process 0: every machine must"):
         hashes_of(videos)
@@ -179,3 +180,32 @@ def test_the_cache_of_a_run_is_opened_where_it_is(whole_run: WholeRun, codecs: l
     with opened_cache(whole_run.settings, codecs, 2) as cache:
         assert cache.path == whole_run.cache
     assert cache.path.exists()
+
+
+def test_several_folders_are_read_by_their_weights(
+    whole_run: WholeRun, settings: TrainSettings, codecs: list[Codec], tmp_path: Path
+):
+    names = sorted(whole_run.videos.glob("*.mp4"))
+    for number, name in enumerate(names):
+        folder = tmp_path / ("often" if number % 2 else "seldom")
+        folder.mkdir(exist_ok=True)
+        shutil.copy(name, folder)
+    weights = {str(tmp_path / "often"): 3.0, str(tmp_path / "seldom"): 1.0}
+    settings = replace(settings, videos=weights)
+    videos, origins = open_videos(settings, codecs)
+    assert len(videos.videos) == len(names)
+    assert all(str(video.path).startswith(origin) for video, origin in zip(videos.videos, origins, strict=True))
+    loader = open_data(settings, codecs).make_loader(0)
+    assert isinstance(loader, CodingLoader)
+    read = [Path(video).parent.name for _ in range(10) for video in next(loader.loader).clips.videos]
+    loader.close()
+    assert read.count("often") / len(read) == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_video_in_two_folders_of_a_mixture_is_read_in_the_first(
+    whole_run: WholeRun, settings: TrainSettings, codecs: list[Codec]
+):
+    one = str(min(whole_run.videos.glob("*.mp4")))
+    videos, origins = open_videos(replace(settings, videos={one: 1.0, str(whole_run.videos): 2.0}), codecs)
+    assert len(videos.videos) == len(set(map(str, (video.path for video in videos.videos))))
+    assert origins == [one if str(video.path) == one else str(whole_run.videos) for video in videos.videos]

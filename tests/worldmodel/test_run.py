@@ -155,6 +155,22 @@ def test_codes_come_from_one_place(changes: dict[str, str | None], message: str,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("videos", "message"),
+    [
+        ({}, "videos is empty: give a folder, or several with a weight for each"),
+        ({"a": 1.0, "b": 0.0}, "the weight 0 of videos b is out of range: it must be above 0; leave them out"),
+        ({"a": float("nan")}, "the weight nan of videos a is out of range"),
+    ],
+)
+def test_mixtures_without_shares_are_refused(
+    videos: dict[str, float], message: str, whole_run: WholeRun, tmp_path: Path
+):
+    with pytest.raises(SettingsError, match=message):
+        begin_run(replace(whole_run.settings_from_videos, run=str(tmp_path / "run"), videos=videos))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("name", "least"), [("clip_frames", 2), ("thumbnail", 1), ("chunk_clips", 1)])
 def test_videos_that_cannot_be_encoded_so_are_refused(name: str, least: int, whole_run: WholeRun, tmp_path: Path):
     settings = replace(whole_run.settings_from_videos, run=str(tmp_path / "run"))
