@@ -16,6 +16,8 @@ Result = TypeVar("Result")
 
 # A child that has no address space left for its own growth cannot even say so.
 MIN_MEMORY_BYTES = 64 << 20
+# What starting Python and importing the libraries may take; only then a job's own time begins.
+START_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Failure:
     """Why there is no result: the child hung, or ended."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a child sends when it is ready for its first job."""
 
 
 class Child(Generic[Job, Result]):
@@ -36,11 +43,12 @@ class Child(Generic[Job, Result]):
         self.process.start()
         theirs.close()
         self.job: Job | None = None
-        self.limit_seconds, self.deadline = 0.0, 0.0
+        self.limit_seconds, self.deadline, self.started = 0.0, 0.0, False
 
     def begin(self, job: Job, limit_seconds: float) -> None:
-        """Sends a job; the time of starting the process counts."""
-        self.job, self.limit_seconds, self.deadline = job, limit_seconds, time.monotonic() + limit_seconds
+        """Sends a job; its time begins when the process is ready."""
+        self.job, self.limit_seconds = job, limit_seconds
+        self.deadline = time.monotonic() + limit_seconds + (0.0 if self.started else START_SECONDS)
         with suppress(BrokenPipeError, ConnectionResetError):  # it has ended: `outcome` says how
             self.connection.send(job)
 
@@ -48,7 +56,10 @@ class Child(Generic[Job, Result]):
         """What came of the job; None while it may go on. After a failure the process is gone."""
         try:
             if self.connection.poll():
-                return self.connection.recv()
+                received = self.connection.recv()
+                if not isinstance(received, Started):
+                    return received
+                self.started, self.deadline = True, time.monotonic() + self.limit_seconds
         except (EOFError, ConnectionResetError):
             self.process.join()
             return Failure(ending_of(self.process.exitcode))
@@ -114,6 +125,7 @@ def serve(connection: Connection, work: Callable[[Any], Any], memory_limit_bytes
     """The child's life: a job, its result, the next, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     limit_memory(memory_limit_bytes)
+    connection.send(Started())
     while True:
         try:
             job = connection.recv()

@@ -47,7 +47,8 @@ class Clip:
             )
         if self.sound is not None and len(self.sound) != num_frames:
             raise ValueError(f"{self.video}: {num_frames} frames and sound for {len(self.sound)}; as many are needed")
-        if not bool((self.seconds.diff() > 0).all()):
+        seconds = self.seconds.numpy()
+        if not (seconds[1:] > seconds[:-1]).all():
             raise ValueError(f"{self.video}: the times of a clip must increase, not {self.seconds.tolist()}")
 
 

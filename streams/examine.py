@@ -37,6 +37,9 @@ def examine(address: Address, settings: ScanSettings) -> Entry:
         entry = replace(entry, size_bytes=size, modified_seconds=modified)
         if settings.max_file_bytes and size > settings.max_file_bytes:
             raise MediaError(f"{address}: has {size} bytes, max_file_bytes allows {settings.max_file_bytes}")
+        if not isinstance(address, Path):
+            # The other libraries read local files alone.
+            settings = alone(settings)
         with local_copy(address, settings.max_file_bytes) as path:
             entry = replace(entry, size_bytes=path.stat().st_size, content_hash=content_hash(path))
             return examine_content(path, entry, settings)
@@ -57,9 +60,8 @@ def examine_content(path: Path, entry: Entry, settings: ScanSettings) -> Entry:
         entry = replace(entry, **picture_columns(pictures), **sound_columns(sound))
         index, problems = settle(path, index, pictures, settings)
         # Others than PyAV show damaged frames without a word, or end the process.
-        may_fall_back = not pictures.damage
-        readers = settings.readers if may_fall_back else ("pyav",)
-        trial = choose_reader(path, index, pictures.samples, readers, may_fall_back)
+        allowed = alone(settings) if pictures.damage else settings
+        trial = choose_reader(path, index, pictures.samples, allowed.readers, allowed.fall_back)
     except MediaError as error:
         return refused(entry, path, error)
     seconds = index.seconds
@@ -81,6 +83,11 @@ def examine_content(path: Path, entry: Entry, settings: ScanSettings) -> Entry:
         cuts_seconds=cuts[np.isin(cuts, seconds)],
     )
     return replace(entry, problems=(*problems, *oddities(entry, pictures, sound, header_seconds)))
+
+
+def alone(settings: ScanSettings) -> ScanSettings:
+    """The same with PyAV alone."""
+    return replace(settings, readers=("pyav",), fall_back=False)
 
 
 def refused(entry: Entry, address: Address, error: Exception) -> Entry:

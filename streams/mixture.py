@@ -87,6 +87,48 @@ class Mixture:
         return self.sources[0].collate(items)
 
 
+class Portion:
+    """Items of a source that follow each other, whole blocks of them, as a source (a `streams.source.Source`)."""
+
+    def __init__(self, source: Source, first: int, stop: int) -> None:
+        """Items `first` to `stop` - 1; both where a block of the source begins, or at its end."""
+        self.source, self.first, self.stop = source, first, stop
+        blocks = getattr(source, "blocks", None)
+        self.blocks = None
+        if blocks is not None:
+            edges = np.concatenate([[0], np.cumsum(blocks)])
+            self.blocks = np.asarray(blocks)[edges.searchsorted(first) : edges.searchsorted(stop)]
+
+    @property
+    def journal(self) -> Journal:
+        """That of the source."""
+        return self.source.journal  # type: ignore[attr-defined] (of files)
+
+    @journal.setter
+    def journal(self, journal: Journal) -> None:
+        self.source.journal = journal  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return self.stop - self.first
+
+    def path_of(self, index: int) -> str:
+        """The file of an item."""
+        return self.source.path_of(self.first + index)  # type: ignore[attr-defined]
+
+    def read(self, index: int, generator: np.random.Generator) -> Any:
+        """Reads an item."""
+        return self.source.read(self.first + index, generator)
+
+    def read_together(self, indices: list[int], generators: list[np.random.Generator]) -> list[Any]:
+        """Reads items of one block."""
+        return self.source.read_together([self.first + index for index in indices], generators)  # type: ignore[attr-defined]
+
+    def collate(self, items: list[Any]) -> Any:
+        """Stacks items."""
+        return self.source.collate(items)
+
+
 def mixed(sources: Sequence[Source], weights: Sequence[float | int]) -> Source:
     """The mixture of several sources, or the only one; see `Mixture`."""
     return Mixture(sources, weights) if len(sources) > 1 else sources[0]

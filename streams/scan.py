@@ -19,7 +19,7 @@ from streams.addresses import (
 )
 from streams.children import Failure, run_in_children
 from streams.errors import MediaError
-from streams.examine import examine, facts_of_file, refused
+from streams.examine import alone, examine, facts_of_file, refused
 from streams.manifest import MANIFEST_SUFFIXES, Entry, Manifest
 from streams.settings import ScanSettings
 
@@ -126,10 +126,10 @@ def examine_all(
             yield outcome
         else:
             failures.append((job, outcome))
-    # It may have been a library that PyAV was to be compared with.
-    alone = replace(settings, readers=("pyav",))
-    again = [job for job, _ in failures] if settings.readers != alone.readers else []
-    for job, outcome in examine_jobs(again, alone, num_workers, work) if again else failures:
+    # It may have been another library than PyAV that crashed or hung.
+    cautious = alone(settings)
+    again = [job for job, _ in failures] if settings != cautious else []
+    for job, outcome in examine_jobs(again, cautious, num_workers, work) if again else failures:
         yield outcome if isinstance(outcome, Entry) else failed(job[1], outcome)
 
 

@@ -92,8 +92,8 @@ class ScanSettings:
         min_decoded_share: least share of its frames that must decode, before the first damage.
         timeout_seconds: longest silence of a web server.
         cut_threshold: change between two frames, in percent, that begins another scene (FFmpeg's scdet).
-        readers: libraries among which that of each file is chosen: right on frames at random, and the fastest. Where
-            none of them is right, the others are tried.
+        readers: libraries among which that of each file is chosen: right on frames at random, and the fastest.
+        fall_back: try the other libraries where none of these is right.
         validation_share: share of the files, by the hash of their content, kept for validation.
         test_share: share of the files, by the hash of their content, kept for testing.
     """
@@ -108,6 +108,7 @@ class ScanSettings:
     timeout_seconds: float = 30.0
     cut_threshold: float = 10.0
     readers: tuple[Library, ...] = ("pyav",)
+    fall_back: bool = True
     validation_share: float = 0.05
     test_share: float = 0.05
 

@@ -171,8 +171,17 @@ class VideoSource:
         Raises:
             MediaError: the file has changed, or is damaged.
         """
+        try:
+            return self.clips_of(self.open(number), number, starts, view)
+        except MediaError:
+            # What the file is when it can be read again must be checked again.
+            if number in self.opened:
+                close(self.opened.pop(number))
+            raise
+
+    def clips_of(self, opened: Opened, number: int, starts: list[int], view: View) -> list[Clip]:
+        """Reads clips of an open video; see `clips_at`."""
         video, rate = self.videos[number], self.settings.frames_per_second
-        opened = self.open(number)
         offsets = np.arange(self.settings.num_frames)
         grids = [start + offsets * view.speed for start in starts]
         shown = [video.shown_at((grid[::-1] if view.reverse else grid) / rate) for grid in grids]
@@ -205,7 +214,8 @@ class VideoSource:
         sound = opened.sound.read(begins[0] / hz, (begins[-1] + per_frame) / hz)
         if sound is None:
             return None
-        return torch.stack([sound[..., begin : begin + per_frame] for begin in begins - begins[0]])
+        samples = torch.from_numpy((begins - begins[0])[:, None] + np.arange(per_frame))
+        return sound[..., samples].movedim(-2, 0)
 
     def open(self, number: int) -> Opened:
         """The readers of a video; those least recently used are closed for them."""

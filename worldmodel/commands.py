@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from streams.addresses import find_known
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
-from streams.mixture import mixed
+from streams.mixture import Portion, mixed
 from streams.passing_over import PassingOver
 from streams.videos import SoundSource, VideoSource
 from worldmodel.cache.latents import CodeBatch
@@ -19,9 +18,10 @@ from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import FrozenCodecs, build_codec, save_codec
 from worldmodel.config import write_settings
-from worldmodel.data import first_batch, open_data, weights_of
+from worldmodel.data import first_batch, open_data
 from worldmodel.errors import MediaError
 from worldmodel.evaluation.previews import preview_pictures
+from worldmodel.folders import find_all, parts_of, weights_of
 from worldmodel.objective import WorldObjective
 from worldmodel.run import (
     SETTINGS,
@@ -54,17 +54,14 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     ranks = cluster.start()
     run = Path(settings.run)
     kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
-    weights = weights_of(settings.videos)
-    sources = [
-        kind_of_source(find_known(address), settings.clips, settings.selection, random_start=True)
-        for address in weights
-    ]
-    clips = mixed([PassingOver(source) for source in sources], list(weights.values()))
-    for path, reason in (each for source in sources for each in source.skipped):
+    found = [each for each, _ in find_all(settings.videos)]
+    source = kind_of_source(found, settings.clips, settings.selection, random_start=True)
+    parts = parts_of(source, settings.videos, range(len(source)))
+    clips = mixed([PassingOver(Portion(source, part[0], part[-1] + 1)) for part in parts], weights_of(settings.videos))
+    for path, reason in source.skipped:
         print(f"left out: {path}: {reason}")
-    videos = [video for source in sources for video in source.videos]
-    if settings.kind == "sound" and not any(video.has_sound for video in videos):
-        raise MediaError(f"none of the {len(videos)} videos in {settings.videos} has sound: no sound codec")
+    if settings.kind == "sound" and not any(video.has_sound for video in source.videos):
+        raise MediaError(f"none of the {len(source.videos)} videos in {settings.videos} has sound: no sound codec")
     torch.manual_seed(settings.training.seed)
     with settings_to_blame():
         codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)

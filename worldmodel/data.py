@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.addresses import Address, find_known, text_of
 from streams.loader import Loader
-from streams.manifest import Entry
 from streams.mixture import mixed
 from streams.passing_over import PassingOver
 from streams.source import Source
@@ -23,6 +21,7 @@ from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource
 from worldmodel.cache.windows import Windows
 from worldmodel.codecs.store import Codec
 from worldmodel.errors import MediaError
+from worldmodel.folders import find_all, parts_of, weights_of
 from worldmodel.settings import TrainSettings
 from worldmodel.training import cluster
 from worldmodel.training.loop import Batches
@@ -77,15 +76,12 @@ def _of_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData
     encoding, device = settings.encoding, cluster.device()
     windows = Windows(encoding.clip_frames, settings.num_frames)
     windows.check(str(settings.videos), "encode longer clips with --encoding.clip_frames")
-    videos, origins = open_videos(settings, codecs)
+    videos = open_videos(settings, codecs)
     train, heldout = split_clips(videos, settings)
     size = thumbnail_size(videos.settings, encoding.thumbnail)
-    parts = [
-        ([position for position in train if origins[videos.video_of[position]] == address], weight)
-        for address, weight in weights_of(settings.videos).items()
-    ]
-    sources = [PassingOver(VideoWindows(videos, part, windows, size)) for part, _ in parts if part]
-    source = mixed(sources, [weight for part, weight in parts if part])
+    parts = parts_of(videos, settings.videos, train, "left to train on")
+    sources = [PassingOver(VideoWindows(videos, part, windows, size)) for part in parts]
+    source = mixed(sources, weights_of(settings.videos))
     encode = WindowEncoder(codecs, windows, encoding.chunk_clips, device)
     whole = Windows(encoding.clip_frames, encoding.clip_frames, random_start=False)
     shown = first_batch(PassingOver(VideoWindows(videos, heldout, whole, size)))
@@ -94,32 +90,18 @@ def _of_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData
     return TrainingData(lambda position: CodingLoader(_loader(settings, source, position), encode), preview)
 
 
-def weights_of(videos: str | dict[str, float] | None) -> dict[str, float]:
-    """Where videos are looked for, each with its weight."""
-    if videos is None:
-        return {}
-    return {videos: 1.0} if isinstance(videos, str) else videos
-
-
-def open_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> tuple[VideoSource, list[str]]:
+def open_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> VideoSource:
     """The videos of a run as whole clips, as a cache would be built from them; says which are left out.
-
-    Returns:
-        the videos, and at which of the addresses of the settings each was found first.
 
     Raises:
         MediaError: not one clip can be read.
     """
-    found: dict[str, tuple[Address | Entry, str]] = {}
-    for address in weights_of(settings.videos):
-        for each in find_known(address):
-            found.setdefault(each.path if isinstance(each, Entry) else text_of(each), (each, address))
+    assert settings.videos is not None
     clips = clip_settings(codecs, settings.encoding.clip_frames)
-    videos = VideoSource([each for each, _ in found.values()], clips)
+    videos = VideoSource([each for each, _ in find_all(settings.videos)], clips)
     for path, reason in videos.skipped if cluster.is_main() else ():
         print(f"left out: {path}: {reason}")
-    names = (text_of(video.path) if video.entry is None else video.entry.path for video in videos.videos)
-    return videos, [found[name][1] for name in names]
+    return videos
 
 
 def split_clips(videos: VideoSource, settings: TrainSettings) -> tuple[list[int], list[int]]:
@@ -175,9 +157,14 @@ def opened_cache(settings: TrainSettings, codecs: Sequence[Codec], num_clips: in
     if settings.cache is not None:
         yield LatentCache(settings.cache)
         return
-    videos, _ = open_videos(settings, codecs)
+    videos = open_videos(settings, codecs)
     train, heldout = split_clips(videos, settings)
-    chosen = sorted(_spread(heldout, num_clips) + _spread(train, MAX_COUNTED_CLIPS))
+    chosen = _spread(heldout, num_clips)
+    # Counted as often as they are trained on.
+    weights = weights_of(settings.videos)
+    for part, weight in zip(parts_of(videos, settings.videos, train, "left to train on"), weights, strict=True):
+        chosen += _spread(part, round(MAX_COUNTED_CLIPS * weight / sum(weights)))
+    chosen.sort()
     encoding, device = settings.encoding, next(codecs[0].parameters()).device
     with tempfile.TemporaryDirectory(prefix="worldmodel.") as folder:
         path = Path(folder) / "latents.zarr"

@@ -1,6 +1,7 @@
 """What is in a file: all its pictures and sound decoded once, and counted."""
 
 from collections.abc import Collection
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from jaxtyping import Float, Int64, UInt8
 
+from streams.errors import MediaError
 from streams.pyav.container import Decoding, media_errors, open_container, picture_track
 from streams.pyav.scaling import Scaler, orientation
+from streams.pyav.soundtrack import SoundTrack
 from streams.pyav.sync import drift_of, jumps_of
 
 # Damage that the decoder would hide is an error in a scan.
@@ -68,6 +71,8 @@ class SoundFacts:
         lengths: seconds of every frame, by its samples.
         peak: largest sample, 1 is full scale.
         damage: what the decoder said of the first damage; empty without.
+        lag_seconds: see `streams.pyav.soundtrack.SoundTrack`; None where packets tell their own time.
+        told: time of the packet before.
     """
 
     codec: str = ""
@@ -77,6 +82,8 @@ class SoundFacts:
     lengths: list[float] = field(default_factory=list)
     peak: float = 0.0
     damage: str = ""
+    lag_seconds: float | None = None
+    told: float | None = None
 
     @property
     def start_seconds(self) -> float:
@@ -131,6 +138,8 @@ def measure(
             heard = None
         if heard is not None:
             heard.codec_context.options = {"err_detect": STRICT}
+            if sound is not None and heard.codec_context.name == "vorbis":
+                sound.lag_seconds = lag_of_sound(path)
         look = Look(CutFinder(cut_threshold), Scaler(float(track.sample_aspect_ratio or 1)), set(sample_places))
         _decode_all(container, track, pictures, heard, sound or SoundFacts(), look)
         return pictures, sound, (container.duration or 0) / 1_000_000
@@ -207,11 +216,25 @@ def _hear(packet: av.Packet, sound: SoundFacts) -> str:
         if not sound.sample_hz:
             context = packet.stream.codec_context
             sound.codec, sound.sample_hz, sound.num_channels = context.name, frame.sample_rate, frame.layout.nb_channels
+        time = frame.time
+        if sound.lag_seconds is not None and sound.told is not None:
+            time = sound.told + sound.lag_seconds
         following = sound.times[-1] + sound.lengths[-1] if sound.times else 0.0
-        sound.times.append(following if frame.time is None else frame.time)
+        sound.times.append(following if time is None else time)
         sound.lengths.append(length)
         sound.peak = max(sound.peak, peak_of(frame.to_ndarray()))
+    if packet.pts is not None and packet.time_base:
+        sound.told = float(packet.pts * packet.time_base)
     return ""
+
+
+def lag_of_sound(path: Path) -> float | None:
+    """Seconds by which the times of Vorbis packets lag, if they do."""
+    with suppress(FFmpegError, MediaError), closing(SoundTrack(path)) as track:
+        track.from_start()
+        if track.lag_ticks is not None and track.track is not None and track.track.time_base is not None:
+            return float(track.lag_ticks * track.track.time_base)
+    return None
 
 
 def peak_of(samples: Float[np.ndarray, "..."] | Int64[np.ndarray, "..."] | np.ndarray) -> float:

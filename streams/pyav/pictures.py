@@ -17,6 +17,7 @@ from torch import Tensor
 from streams.addresses import Address
 from streams.closing import Closing
 from streams.errors import DamageError, MediaError
+from streams.geometry import crop_box
 from streams.index import FrameIndex
 from streams.journal import Journal
 from streams.pyav.container import frames_of, media_errors, open_container, packets, picture_track
@@ -39,9 +40,14 @@ BEFORE_ALL = -(2**63)
 SMALL_FACTOR, TINY_FACTOR = 2.0, 2.5
 
 
-def draft_of(size: tuple[int, int] | None, full: tuple[int, int], index: FrameIndex) -> str:
-    """Which frames need not be deblocked, in FFmpeg's words, where frames of size `full` are read at another."""
-    factor = 1.0 if size is None else min(many / few for few, many in zip(size, full, strict=True))
+def draft_of(
+    size: tuple[int, int] | None, stored: tuple[int, int], index: FrameIndex, pixel_aspect: float = 1.0
+) -> str:
+    """Which frames need not be deblocked, in FFmpeg's words, where stored frames are cut and scaled to a size."""
+    if size is None:
+        return "default"
+    box = crop_box(*stored, *size, pixel_aspect)
+    factor = min(box.height / size[0], box.width / size[1])
     if factor >= TINY_FACTOR and index.longest_group <= SHORT_FRAMES:
         return "bidir"
     return "noref" if factor >= SMALL_FACTOR else "default"
@@ -79,6 +85,7 @@ class PyAVReader(Closing):
         self.container: InputContainer | None = None
         self.last: av.VideoFrame | None = None
         self.wanted: set[int] = set()
+        self.awaited: set[int] = set()
         self.last_wanted = BEFORE_ALL
         self.next_place, self.draining = 0, False
         self.early, self.draft = 0, ""
@@ -94,8 +101,9 @@ class PyAVReader(Closing):
             self.close()
             raise MediaError(f"{path}: the first frames cannot be decoded; write it anew with ffmpeg")
         self.turns, self.mirrored = orientation(first)
+        self.stored = first.height, first.width
         self.size = (first.height, first.width) if self.turns % 2 == 0 else (first.width, first.height)
-        self.scaler = Scaler(float(self.track.sample_aspect_ratio or 1))
+        self.scaler = Scaler(self.pixel_aspect)
 
     @property
     def seconds(self) -> Float64[np.ndarray, " frame"]:
@@ -111,7 +119,7 @@ class PyAVReader(Closing):
         self.index = index
         container = self.open()
         context = self.track.codec_context
-        self.draft = draft_of(size, (context.height, context.width), index)
+        self.draft = draft_of(size, (context.height, context.width), index, self.pixel_aspect)
         self.start(container)
         ticks = index.ticks[:3].tolist()
         frames = [frame for frame in map(self.advance, ticks) if frame is not None]
@@ -132,12 +140,14 @@ class PyAVReader(Closing):
         frames = np.empty((len(distinct), 3, *(size or self.size)), dtype=np.uint8)
         wanted = self.index.ticks[distinct].tolist()
         self.wanted, self.last_wanted = set(wanted), max(wanted, default=BEFORE_ALL)
+        self.awaited = self.wanted
         if wanted:
             self.draining = self.is_random(int(distinct[0]), int(distinct[-1]))
             self.next_place = int(distinct[-1]) + 1
         try:
             with media_errors(self.path):
-                self.set_draft(draft_of(size, self.size, self.index))
+                turned = (size[1], size[0]) if size is not None and self.turns % 2 else size
+                self.set_draft(draft_of(turned, self.stored, self.index, self.pixel_aspect))
                 for out, index, ticks in zip(frames, distinct.tolist(), wanted, strict=True):
                     frame = self.find(index, ticks)
                     with self.journal.timed("resize"):
@@ -221,8 +231,11 @@ class PyAVReader(Closing):
             key: place of the last keyframe from which the frame can be decoded.
             wanted: ticks of the frame.
         """
-        assert self.container is not None
         self.last, self.decoded = None, iter(())
+        if self.container is None:
+            # The file could not be opened the last time.
+            return None
+        self.awaited = {ticks for ticks in self.wanted if ticks >= wanted}
         try:
             self.container.seek(int(self.index.keys[target]), stream=self.track)
             source = packets(self.container, self.track)
@@ -256,7 +269,7 @@ class PyAVReader(Closing):
             yield packet
             if self.draining:
                 sent.add(packet.pts)
-                if self.wanted <= sent:
+                if self.awaited <= sent:
                     # An empty packet: the decoder gives what it holds back. The next seek resets it.
                     last = av.Packet()
                     last.stream = self.track
@@ -272,6 +285,8 @@ class PyAVReader(Closing):
         self.close()
         self.container = open_container(self.path)
         self.track = picture_track(self.container, self.path)
+        # Kept, since a track must not be asked once its container is closed.
+        self.pixel_aspect = float(self.track.sample_aspect_ratio or 1)
         return self.container
 
     def start(self, container: InputContainer) -> None:
@@ -284,6 +299,6 @@ class PyAVReader(Closing):
     def close(self) -> None:
         """Frees the decoder; unclosed containers leave threads and files behind."""
         if self.container is not None:
-            self.decoded = iter(())
+            self.last, self.decoded = None, iter(())
             self.container.close()
             self.container = None

@@ -1,5 +1,6 @@
 """Sound by PyAV, cut to the sample."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 import av
@@ -20,8 +21,8 @@ from streams.pyav.soundtrack import SoundTrack
 # earlier ones, or have frames of many sizes. Rounded times are told better by many frames, to both sides.
 RUN_UP_SECONDS, SHORT_RUN_UP_SECONDS, RUN_OUT_SECONDS = 0.35, 0.1, 0.05
 SHORT_RUN_UP, SHORT_RUN_UP_SAMPLES, RUN_UP_FRAMES = ("aac", "ac3", "alac", "eac3", "flac"), 4096, 2
-# The filter that changes the rate reaches as far as this, at 8 kHz.
-FILTER_SECONDS = 0.02
+# The filter that changes the rate reaches less far than this, at the lower of both rates.
+FILTER_SAMPLES = 160
 # A jump ahead of less is decoded through.
 NEAR_SECONDS = 1.0
 
@@ -131,8 +132,9 @@ class SoundReader(Closing):
         """Decodes what the interval needs, and resamples it."""
         hz, step = clock.hz, self.resample.step
         # The first sample stands on a tick that both rates share, so that resampling does not shift it.
-        start = int(np.floor((start_seconds - FILTER_SECONDS) * hz / step)) * step
-        stop = start + int(np.ceil(((stop_seconds + FILTER_SECONDS) * hz - start) / step)) * step
+        margin = FILTER_SAMPLES / min(hz, self.sample_hz)
+        start = math.floor((start_seconds - margin) * hz / step) * step
+        stop = start + math.ceil(((stop_seconds + margin) * hz - start) / step) * step
         self.decode(start - self.run_up * hz, stop + self.run_out * hz, clock)
         if not self.lengths:
             return

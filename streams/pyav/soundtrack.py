@@ -72,7 +72,9 @@ class SoundTrack:
 
     def from_start(self) -> Iterator[av.AudioFrame]:
         """All frames; the file is opened anew only where a seek does not find the same first frame again."""
-        if self.first is not None and self.first_packet is not None:
+        if self.container is None:
+            self.track = self.open()
+        elif self.first is not None and self.first_packet is not None:
             frames = self.sought(self.first_packet)
             first = next(frames, None)
             if first is not None and what_is(first) == self.first:
@@ -101,7 +103,8 @@ class SoundTrack:
 
     def sought(self, ticks: int) -> Iterator[av.AudioFrame]:
         """Frames from a seek on, wherever it lands."""
-        assert self.container is not None
+        if self.container is None:
+            return
         try:
             self.container.seek(ticks, stream=self.track)
             yield from self.decoded(self.container.demux(self.track))
@@ -110,6 +113,9 @@ class SoundTrack:
 
     def from_ticks(self, ticks: int) -> Iterator[av.AudioFrame]:
         """Frames of the packets from a time on, which need not be right before some of them are decoded."""
+        if self.container is None:
+            # The file could not be opened the last time.
+            self.track = self.open()
         assert self.container is not None
         assert self.track is not None
         second = 1 / (self.track.time_base or Fraction(1))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from streams import choosing
-from streams.choosing import Trial, attempt, choose_reader, places_of_samples
+from streams.choosing import Trial, attempt, choose_reader, is_frame, places_of_samples, places_to_read
 from streams.errors import MediaError
 from streams.index import FrameIndex
 from streams.pyav.facts import measure
@@ -31,10 +31,29 @@ def test_frames_at_random_are_held_to_those_of_a_plain_decode(library: Library, 
     assert f"{library} shows another frame at" in attempt(video, index, moved, library).refusal
 
 
+def test_a_neighbour_is_told_from_the_frame_where_little_moves():
+    generator = np.random.default_rng(0)
+    still = generator.integers(0, 255, (3, 48, 64)).astype(np.uint8)
+    frames = []
+    for column in range(3):
+        frames.append(still.copy())
+        frames[-1][:, 20:24, 10 + column : 14 + column] = 255
+    levels = np.abs(frames[0].astype(float) - frames[1]).mean()
+    assert levels < 1
+    brighter = np.minimum(frames[1], 254) + 1
+    assert is_frame(brighter, frames, True)
+    assert not is_frame(frames[2], frames, True)
+    assert is_frame(frames[0], frames[:2], False)
+    assert not is_frame(frames[1], frames[:2], False)
+    assert is_frame(frames[0], [frames[0]], False)
+    assert not is_frame(np.zeros_like(still), [frames[0]], False)
+
+
 def test_samples_are_spread_from_the_first_frame_to_the_last():
-    assert places_of_samples(1) == [0]
-    assert places_of_samples(3) == [0, 1, 2]
-    assert places_of_samples(101) == [0, 20, 40, 60, 80, 100]
+    assert places_to_read(1) == places_of_samples(1) == [0]
+    assert places_to_read(3) == [0, 1, 2]
+    assert places_to_read(101) == [0, 20, 40, 60, 80, 100]
+    assert places_of_samples(101) == [0, 1, *(20 * n + step for n in (1, 2, 3, 4) for step in (-1, 0, 1)), 99, 100]
 
 
 def choose(monkeypatch: pytest.MonkeyPatch, trials: dict[Library, Trial], fall_back: bool, *readers: Library) -> Trial:

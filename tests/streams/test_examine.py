@@ -10,6 +10,7 @@ import pytest
 from upath import UPath
 
 from streams.addresses import address_of
+from streams.choosing import Trial
 from streams.errors import MediaError
 from streams.examine import examine, settle
 from streams.manifest import Entry
@@ -174,6 +175,23 @@ def test_a_file_on_a_server_is_examined_like_a_local_one(video: Path):
         entry = examine(address_of(f"{server}/a.mp4"), SETTINGS)
     assert (entry.content_hash, entry.size_bytes) == (local.content_hash, local.size_bytes)
     assert (entry.num_frames, entry.sound_offset_seconds) == (local.num_frames, local.sound_offset_seconds)
+
+
+def test_a_file_on_a_server_is_never_given_to_a_library_that_reads_local_files_alone(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[tuple[tuple[str, ...], bool]] = []
+
+    def choose(path: Path, index: object, samples: object, readers: tuple[str, ...], fall_back: bool) -> Trial:
+        asked.append((readers, fall_back))
+        return Trial("pyav", "", 0.0)
+
+    monkeypatch.setattr("streams.examine.choose_reader", choose)
+    settings = replace(SETTINGS, readers=("pyav", "decord"))
+    with serving(video.parent) as root:
+        assert examine(address_of(f"{root}/a.mp4"), settings).reader == "pyav"
+    examine(video, settings)
+    assert asked == [(("pyav",), False), (("pyav", "decord"), True)]
 
 
 def test_a_server_that_falls_silent_is_a_problem(tmp_path: Path):

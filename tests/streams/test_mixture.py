@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from streams.journal import Journal
 from streams.loader import Loader
-from streams.mixture import Mixture, floor_sum, mixed
+from streams.mixture import Mixture, Portion, floor_sum, mixed
 from streams.settings import LoaderSettings
 
 
@@ -139,3 +139,22 @@ def test_a_single_source_needs_no_mixture_and_several_name_the_files_of_their_it
     both = mixed([one, other], [0.5, 1.0])
     assert isinstance(both, Mixture)
     assert [both.path_of(index) for index in (0, 2, 3, 4)] == ["a.0", "a.2", "b.0", "b.1"]
+
+
+def test_portions_of_a_source_are_its_items_and_blocks_from_place_to_place():
+    source = Named("a", 9, [2, 3, 4])
+    first, second = Portion(source, 0, 5), Portion(source, 5, 9)
+    assert (len(first), len(second)) == (5, 4)
+    assert first.blocks is not None
+    assert second.blocks is not None
+    assert (first.blocks.tolist(), second.blocks.tolist()) == ([2, 3], [4])
+    generator = np.random.default_rng(0)
+    assert second.read(1, generator) == ("a", 6)
+    assert second.read_together([0, 3], [generator] * 2) == [("a", 5), ("a", 8)]
+    assert second.path_of(2) == "a.7"
+    journal = Mixture([first, second], [1.0, 1.0]).journal
+    assert source.journal is first.journal is journal
+    loader = Loader(Mixture([first, second], [3.0, 1.0]), LoaderSettings(batch_size=4, num_workers=0), seed=0)
+    read = [item for _ in range(10) for _, item in next(loader)]
+    assert sum(item < 5 for item in read) == pytest.approx(30, abs=2)
+    assert Portion(Named("b", 4), 1, 3).blocks is None

@@ -16,7 +16,7 @@ from tests.streams.doubles import examine as double
 from tests.streams.ffmpeg import make_video
 from tests.streams.web import serving
 
-QUICK = ScanSettings(seconds_limit=3.0, validation_share=0.2, test_share=0.2)
+QUICK = ScanSettings(seconds_limit=3.0, fall_back=False, validation_share=0.2, test_share=0.2)
 
 
 def put(folder: Path, *names: str) -> None:
@@ -48,9 +48,10 @@ def test_one_that_hangs_or_crashes_costs_its_file_alone_and_is_counted(tmp_path:
     ]
 
 
-def test_a_crash_of_a_library_that_is_compared_does_not_cost_the_file(tmp_path: Path):
+@pytest.mark.parametrize("fall_back", [False, True])
+def test_a_crash_of_a_library_that_is_compared_does_not_cost_the_file(fall_back: bool, tmp_path: Path):
     put(tmp_path, "a.mp4", "crash.mp4", "decord.mp4")
-    settings = replace(QUICK, readers=("pyav", "decord"))
+    settings = replace(QUICK, readers=("pyav", "decord"), fall_back=fall_back)
     manifest = scan(tmp_path, tmp_path / "m.parquet", settings, work=double)
     assert {Path(entry.path).name: entry.reader for entry in manifest.entries} == {
         "a.mp4": "pyav",

@@ -249,6 +249,22 @@ def test_a_file_that_changed_is_an_error(tmp_path: Path):
         source.read(0, draw())
 
 
+def test_a_file_that_is_gone_for_a_while_is_an_error_and_then_read_again(tmp_path: Path):
+    path = write_numbered(tmp_path / "a.mp4", num_frames=40)
+    source = VideoSource([path], SETTINGS)
+    expected = source.read(len(source) - 1, draw())
+    path.rename(tmp_path / "elsewhere.mp4")
+    source.opened[0].sound.close()
+    source.opened[0].pictures.close()  # type: ignore[union-attr]
+    for index in (0, len(source) - 1):
+        with pytest.raises(MediaError, match="(?i)no such file"):
+            source.read(index, draw())
+        assert not source.opened
+    (tmp_path / "elsewhere.mp4").rename(path)
+    assert torch.equal(source.read(len(source) - 1, draw()).frames, expected.frames)
+    source.close()
+
+
 def test_only_a_few_readers_stay_open_and_none_is_pickled(tmp_path: Path):
     paths = [write_numbered(tmp_path / f"{number}.mp4", num_frames=20) for number in range(OPEN_VIDEOS + 2)]
     source = VideoSource(paths, SETTINGS)

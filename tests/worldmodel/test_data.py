@@ -51,7 +51,7 @@ def test_videos_give_the_batches_and_the_preview_of_their_cache(
 
 
 def test_the_clips_held_out_are_those_of_the_cache(whole_run: WholeRun, settings: TrainSettings, codecs: list[Codec]):
-    videos, _ = open_videos(settings, codecs)
+    videos = open_videos(settings, codecs)
     train, heldout = split_clips(videos, settings)
     cache = LatentCache(whole_run.cache)
     assert train == cache.clips_of("train").tolist()
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_left_out_and_named(
     folder = tmp_path / "videos"
     shutil.copytree(whole_run.videos, folder)
     (folder / "broken.mp4").write_bytes(b"no video at all")
-    videos, _ = open_videos(replace(settings, videos=str(folder)), codecs)
+    videos = open_videos(replace(settings, videos=str(folder)), codecs)
     assert len(videos.videos) == 6
     assert capsys.readouterr().out.startswith(f"left out: {folder / 'broken.mp4'}: ")
 
@@ -105,7 +105,7 @@ def test_a_video_that_cannot_be_read_any_more_is_passed_over_and_no_held_out_one
     folder = tmp_path / "videos"
     shutil.copytree(whole_run.videos, folder)
     settings = replace(settings, videos=str(folder))
-    videos, _ = open_videos(settings, codecs)
+    videos = open_videos(settings, codecs)
     train, heldout = split_clips(videos, settings)
     found = open_data(settings, codecs)
     gone = videos.clips[train[-1]].path
@@ -131,7 +131,7 @@ def test_without_a_sound_codec_the_codes_have_no_sound(settings: TrainSettings, 
 def test_hashes_are_of_the_content_and_every_process_makes_its_share(
     settings: TrainSettings, codecs: list[Codec], monkeypatch: pytest.MonkeyPatch
 ):
-    videos, _ = open_videos(settings, codecs)
+    videos = open_videos(settings, codecs)
     expected = [hashlib.sha256(video.path.read_bytes()).hexdigest() for video in videos.videos]
     assert hashes_of(videos) == expected
     texts, hashed = [], []
@@ -155,7 +155,7 @@ def test_hashes_are_of_the_content_and_every_process_makes_its_share(
 def test_processes_that_see_different_videos_are_told(
     settings: TrainSettings, codecs: list[Codec], monkeypatch: pytest.MonkeyPatch
 ):
-    videos, _ = open_videos(settings, codecs)
+    videos = open_videos(settings, codecs)
     monkeypatch.setattr(cluster, "texts", lambda text: [text, f"0{text}"])
     with pytest.raises(MediaError, match="process 1 finds other videos or clips than process 0: every machine must"):
         hashes_of(videos)
@@ -182,30 +182,39 @@ def test_the_cache_of_a_run_is_opened_where_it_is(whole_run: WholeRun, codecs: l
     assert cache.path.exists()
 
 
-def test_several_folders_are_read_by_their_weights(
-    whole_run: WholeRun, settings: TrainSettings, codecs: list[Codec], tmp_path: Path
-):
+@pytest.fixture
+def two_folders(whole_run: WholeRun, tmp_path: Path) -> dict[str, float]:
     names = sorted(whole_run.videos.glob("*.mp4"))
     for number, name in enumerate(names):
         folder = tmp_path / ("often" if number % 2 else "seldom")
         folder.mkdir(exist_ok=True)
         shutil.copy(name, folder)
-    weights = {str(tmp_path / "often"): 3.0, str(tmp_path / "seldom"): 1.0}
-    settings = replace(settings, videos=weights)
-    videos, origins = open_videos(settings, codecs)
-    assert len(videos.videos) == len(names)
-    assert all(str(video.path).startswith(origin) for video, origin in zip(videos.videos, origins, strict=True))
-    loader = open_data(settings, codecs).make_loader(0)
+    return {str(tmp_path / "often"): 3.0, str(tmp_path / "seldom"): 1.0}
+
+
+def test_several_folders_are_read_by_their_weights(
+    two_folders: dict[str, float], settings: TrainSettings, codecs: list[Codec]
+):
+    loader = open_data(replace(settings, videos=two_folders), codecs).make_loader(0)
     assert isinstance(loader, CodingLoader)
     read = [Path(video).parent.name for _ in range(10) for video in next(loader.loader).clips.videos]
     loader.close()
     assert read.count("often") / len(read) == pytest.approx(0.75, abs=0.05)
 
 
-def test_a_video_in_two_folders_of_a_mixture_is_read_in_the_first(
-    whole_run: WholeRun, settings: TrainSettings, codecs: list[Codec]
+def test_a_folder_of_which_nothing_is_left_to_train_on_is_an_error(
+    two_folders: dict[str, float], settings: TrainSettings, codecs: list[Codec], tmp_path: Path
 ):
-    one = str(min(whole_run.videos.glob("*.mp4")))
-    videos, origins = open_videos(replace(settings, videos={one: 1.0, str(whole_run.videos): 2.0}), codecs)
-    assert len(videos.videos) == len(set(map(str, (video.path for video in videos.videos))))
-    assert origins == [one if str(video.path) == one else str(whole_run.videos) for video in videos.videos]
+    often = tmp_path / "often"
+    with pytest.raises(MediaError, match=f"{often}: no video of it is left to train on, so that its weight 3 cannot"):
+        open_data(replace(settings, videos={str(tmp_path): 1.0, str(often): 3.0}), codecs)
+
+
+def test_codes_are_counted_as_often_as_their_folder_is_trained_on(
+    two_folders: dict[str, float], settings: TrainSettings, codecs: list[Codec], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(data, "MAX_COUNTED_CLIPS", 4)
+    with opened_cache(replace(settings, videos=two_folders), codecs, 1) as cache:
+        rows = [int(cache.rows["video"][int(clip)]) for clip in cache.clips_of("train")]
+        counted = [Path(cache.info.videos[row][0]).parent.name for row in rows]
+    assert sorted(counted) == ["often"] * 3 + ["seldom"]

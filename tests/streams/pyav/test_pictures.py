@@ -1,5 +1,6 @@
 """What only PyAV's reader does; that its frames are right is tested in tests/streams/test_reader.py."""
 
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from streams.errors import MediaError
 from streams.index import FrameIndex
 from streams.pyav.index import index_frames
 from streams.pyav.pictures import PyAVReader, draft_of
@@ -94,6 +96,7 @@ def test_b_frames_are_drafted_only_where_a_keyframe_soon_ends_what_adds_up():
     assert draft_of((128, 128), (480, 854), index(60)) == "noref"
     assert draft_of((128, 128), (256, 256), index(12)) == "noref"
     assert draft_of((128, 128), (200, 854), index(12)) == "default"
+    assert draft_of((128, 128), (480, 854), index(60), pixel_aspect=0.25) == "default"
     assert draft_of(None, (480, 854), index(12)) == "default"
 
 
@@ -182,3 +185,18 @@ def test_a_file_that_is_opened_anew_for_another_size_decodes_its_first_frame_bef
         monkeypatch.setattr(PyAVReader, "seek", lambda *given: (order.append("seek"), seek(*given))[1])
         reader.frames_at([40], (16, 24))
     assert order[:2] == ["advance", "seek"]
+
+
+def test_a_file_that_is_gone_for_a_while_is_read_again(ours: Path, tmp_path: Path):
+    path = tmp_path / "a.mp4"
+    shutil.copy(ours, path)
+    with PyAVReader(ours) as other, PyAVReader(path) as reader:
+        expected = other.frames_at([40])
+        path.rename(tmp_path / "elsewhere.mp4")
+        with pytest.raises(FileNotFoundError):
+            reader.restart()
+        for place in (0, 40):
+            with pytest.raises(MediaError):
+                reader.frames_at([place])
+        (tmp_path / "elsewhere.mp4").rename(path)
+        assert torch.equal(reader.frames_at([40]), expected)

@@ -210,3 +210,22 @@ def test_after_damage_the_rest_can_still_be_read(tmp_path: Path):
         sound = reader.read(0.5, 1.5)
     assert sound is not None
     np.testing.assert_allclose(sound.numpy(), whole[HZ // 2 :][: len(sound)], atol=1e-5)
+
+
+def test_the_sound_of_a_file_that_is_gone_for_a_while_is_read_again(ours: Path, tmp_path: Path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(ours.read_bytes())
+    with SoundReader(ours, HZ) as other, SoundReader(path, HZ) as reader:
+        expected = other.read(1.5, 2.0)
+        path.rename(tmp_path / "elsewhere.mp4")
+        with pytest.raises(FileNotFoundError):
+            reader.track.open()
+        reader.forget()
+        for start in (0.0, 1.5):
+            with pytest.raises(MediaError):
+                reader.read(start, start + 0.5)
+        (tmp_path / "elsewhere.mp4").rename(path)
+        found = reader.read(1.5, 2.0)
+    assert found is not None
+    assert expected is not None
+    torch.testing.assert_close(found, expected)

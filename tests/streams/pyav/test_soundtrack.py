@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from streams.errors import MediaError
+from streams.pyav.facts import measure
 from streams.pyav.soundtrack import SoundTrack
+from streams.pyav.sync import measure_sync
 from tests.streams.ffmpeg import ffmpeg, make_video
 from tests.streams.pyav.sounds import AAC, encode, make_sound
 
@@ -57,6 +59,13 @@ def test_times_of_vorbis_that_lag_by_a_packet_are_undone(tmp_path: Path):
     starts = [pts for pts, _ in frames]
     for (before, length), start in zip(frames[:-2], starts[1:], strict=False):
         assert start - before == pytest.approx(length / 44.1, abs=1.5)
+    # The scan sees it as the reader does.
+    _, sound, _ = measure(tmp_path / "lagging.webm", 10.0)
+    sync = measure_sync(tmp_path / "lagging.webm")
+    assert sound is not None
+    assert sync is not None
+    assert sound.drift_seconds == pytest.approx(sync.drift_seconds, abs=1e-9)
+    assert sound.gaps == []
 
 
 def test_a_file_without_sound_has_no_track(tmp_path: Path):
