@@ -214,8 +214,8 @@ class VideoSource:
         sound = opened.sound.read(begins[0] / hz, (begins[-1] + per_frame) / hz)
         if sound is None:
             return None
-        samples = torch.from_numpy((begins - begins[0])[:, None] + np.arange(per_frame))
-        return sound[..., samples].movedim(-2, 0)
+        samples = sound.numpy()
+        return torch.from_numpy(np.stack([samples[..., begin : begin + per_frame] for begin in begins - begins[0]]))
 
     def open(self, number: int) -> Opened:
         """The readers of a video; those least recently used are closed for them."""

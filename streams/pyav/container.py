@@ -10,7 +10,7 @@ import av
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.format import Flags
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from streams.addresses import Address, open_seekable, read_errors
 from streams.errors import DamageError, MediaError
@@ -58,6 +58,12 @@ def picture_track(container: InputContainer, path: Address | str) -> av.VideoStr
     # More threads hang now and then on damaged files; the loader's workers are the parallelism.
     context.thread_count = 1
     return tracks[0]
+
+
+def read_only(track: av.VideoStream | av.AudioStream) -> None:
+    """Has the container pass over what belongs to other tracks, rather than read it for nobody."""
+    for other in track.container.streams:
+        other.discard = Discard.default if other is track else Discard.all
 
 
 def packets(container: InputContainer, track: av.VideoStream) -> Iterator[av.Packet]:

@@ -11,7 +11,7 @@ from av.error import FFmpegError
 from streams.addresses import Address
 from streams.errors import MediaError
 from streams.index import FrameIndex
-from streams.pyav.container import codec_of, frames_of, lacks_times, open_container, packets, picture_track
+from streams.pyav.container import codec_of, frames_of, lacks_times, open_container, packets, picture_track, read_only
 
 # A seek believes a table of places here, which may be wrong, and numbers the frames from there on by it.
 SEEKS_BY_TABLE = {"avi", "mxf"}
@@ -32,6 +32,7 @@ def index_frames(path: Address, decode: bool = False) -> FrameIndex:
     """
     with open_container(path) as container:
         track = picture_track(container, path)
+        read_only(track)
         decode = decode or lacks_times(track)
         source = packets(container, track)
         shown, keys = times_of_frames(source, track) if decode else times_of_packets(source, track)

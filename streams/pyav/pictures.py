@@ -20,7 +20,7 @@ from streams.errors import DamageError, MediaError
 from streams.geometry import crop_box
 from streams.index import FrameIndex
 from streams.journal import Journal
-from streams.pyav.container import frames_of, media_errors, open_container, packets, picture_track
+from streams.pyav.container import frames_of, media_errors, open_container, packets, picture_track, read_only
 from streams.pyav.index import index_frames
 from streams.pyav.scaling import Scaler, orientation
 
@@ -285,6 +285,7 @@ class PyAVReader(Closing):
         self.close()
         self.container = open_container(self.path)
         self.track = picture_track(self.container, self.path)
+        read_only(self.track)
         # Kept, since a track must not be asked once its container is closed.
         self.pixel_aspect = float(self.track.sample_aspect_ratio or 1)
         return self.container

@@ -8,11 +8,10 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
-from av.stream import Discard
 
 from streams.addresses import Address
 from streams.errors import MediaError
-from streams.pyav.container import open_container
+from streams.pyav.container import open_container, read_only
 
 # How far ahead of the wanted time to look where a seek lands too late.
 BACK_SECONDS = (0, 2, 10)
@@ -66,8 +65,7 @@ class SoundTrack:
         track = self.container.streams.audio[0]
         if track.codec_context is None or not track.codec_context.sample_rate:
             raise MediaError(f"{self.path}: its sound is in an unknown format; write it anew with ffmpeg")
-        for other in self.container.streams:
-            other.discard = Discard.default if other is track else Discard.all
+        read_only(track)
         return track
 
     def from_start(self) -> Iterator[av.AudioFrame]:
