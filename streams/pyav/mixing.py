@@ -134,7 +134,7 @@ def to_floats(frame: av.AudioFrame) -> Float32[np.ndarray, "channel sample"] | l
     """Samples from -1 to 1, by channel."""
     if frame.format.name == "fltp":
         # Where they are: `to_ndarray` would copy them.
-        return [np.frombuffer(plane, np.float32, frame.samples) for plane in frame.planes]
+        return [np.frombuffer(memoryview(plane), np.float32, frame.samples) for plane in frame.planes]
     array = frame.to_ndarray()
     if not frame.format.is_planar:
         array = array.reshape(-1, frame.layout.nb_channels).T
