@@ -26,7 +26,7 @@ USAGE = """usage: worldmodel COMMAND [options]
 A world model of your own videos: what happens next, with sound.
 
 commands:
-  demo        the whole path on a small physics world, in about 13 minutes on two cores (--quick: in 2)
+  demo        the whole path on a small physics world, in about 15 minutes on two cores (--quick: in 2)
   tokenizer   train a codec (of pictures or of sound) from a folder of videos
   train       train the world model from a latent cache, or straight from videos
   rollout     imagine how a video goes on; writes a video with sound, a film strip and the codes
