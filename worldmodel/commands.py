@@ -54,7 +54,7 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     ranks = cluster.start()
     run = Path(settings.run)
     kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
-    found = [each for each, _ in find_all(settings.videos)]
+    found = [each for each, _ in find_all(settings.videos).values()]
     source = kind_of_source(found, settings.clips, settings.selection, random_start=True)
     parts = parts_of(source, settings.videos, range(len(source)))
     clips = mixed([PassingOver(Portion(source, part[0], part[-1] + 1)) for part in parts], weights_of(settings.videos))

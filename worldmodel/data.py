@@ -98,7 +98,7 @@ def open_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> VideoSource
     """
     assert settings.videos is not None
     clips = clip_settings(codecs, settings.encoding.clip_frames)
-    videos = VideoSource([each for each, _ in find_all(settings.videos)], clips)
+    videos = VideoSource([each for each, _ in find_all(settings.videos).values()], clips)
     for path, reason in videos.skipped if cluster.is_main() else ():
         print(f"left out: {path}: {reason}")
     return videos

@@ -17,8 +17,8 @@ def weights_of(folders: Folders | None) -> list[float]:
     return list(folders.values()) if isinstance(folders, dict) else [1.0]
 
 
-def find_all(folders: Folders) -> list[tuple[Address | Entry, str]]:
-    """All videos, folder by folder, each with the folder in which it is found first.
+def find_all(folders: Folders) -> dict[str, tuple[Address | Entry, str]]:
+    """All videos by name, folder by folder, each with the folder in which it is found first.
 
     Raises:
         MediaError: a folder cannot be read, or has no videos.
@@ -27,7 +27,7 @@ def find_all(folders: Folders) -> list[tuple[Address | Entry, str]]:
     for folder in folders if isinstance(folders, dict) else [folders]:
         for each in find_known(folder):
             found.setdefault(name_of(address_of(each.path) if isinstance(each, Entry) else each), (each, folder))
-    return list(found.values())
+    return found
 
 
 def name_of(address: Address) -> str:
@@ -37,7 +37,7 @@ def name_of(address: Address) -> str:
 
 def parts_of(
     videos: VideoSource, folders: Folders | None, positions: Sequence[int], what: str = "usable"
-) -> list[list[int]]:
+) -> list[Sequence[int]]:
     """Which of these clips are of which folder.
 
     Args:
@@ -50,12 +50,9 @@ def parts_of(
         MediaError: a folder of several has none.
     """
     if not isinstance(folders, dict):
-        return [list(positions)]
-    folder_of = {
-        name_of(address_of(each.path) if isinstance(each, Entry) else each): folder
-        for each, folder in find_all(folders)
-    }
-    origins = [folder_of.get(name_of(video.path), "") for video in videos.videos]
+        return [positions]
+    found = find_all(folders)
+    origins = [found[name_of(video.path)][1] for video in videos.videos]
     parts: dict[str, list[int]] = {folder: [] for folder in folders}
     for position in positions:
         parts[origins[videos.video_of[position]]].append(position)

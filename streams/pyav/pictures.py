@@ -36,7 +36,7 @@ MAX_EARLY = 2
 BEFORE_ALL = -(2**63)
 # Deblocking is left out for frames that no other needs, where they are read at half their size or less (58 dB in the
 # mean over a file, 50 in the worst frame that was seen), and for all B frames, where they are read at less still and
-# the next keyframe soon ends what adds up (55 dB or more, 53 in the worst frame).
+# the next keyframe soon ends what adds up (55 dB or more, 51 in the worst frame).
 SMALL_FACTOR, TINY_FACTOR = 2.0, 2.5
 
 

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_a_video_in_two_folders_belongs_to_the_first_however_it_is_named(folder:
     one = min((folder / "all").glob("*.mp4"))
     found = find_all({str(one.parent / "." / one.name): 1.0, str(folder / "all"): 1.0})
     assert len(found) == 3
-    assert [origin.endswith(".mp4") for _, origin in found] == [True, False, False]
+    assert [origin.endswith(".mp4") for _, origin in found.values()] == [True, False, False]
     assert name_of(Path("a.mp4")) == name_of(Path.cwd() / "a.mp4")
 
 
@@ -37,17 +38,17 @@ def test_a_manifest_by_hand_is_matched_to_its_videos(folder: Path):
     files = sorted((folder / "other").glob("*.mp4"))
     Manifest(tuple(Entry(path.as_uri(), reader="pyav") for path in files)).write(folder / "some.parquet")
     folders = {str(folder / "some.csv"): 1.0, str(folder / "all"): 1.0}
-    videos = VideoSource([each for each, _ in find_all(folders)], ClipSettings(num_frames=4))
+    videos = VideoSource([each for each, _ in find_all(folders).values()], ClipSettings(num_frames=4))
     first, second = parts_of(videos, folders, range(len(videos)))
     assert {Path(videos.path_of(clip)).parent.name for clip in first} == {"other"}
     assert {Path(videos.path_of(clip)).parent.name for clip in second} == {"all"}
-    assert sorted(first + second) == list(range(len(videos)))
+    assert sorted([*first, *second]) == list(range(len(videos)))
 
 
 def test_a_folder_that_another_holds_must_come_first(folder: Path):
-    def parts(*names: str) -> list[list[int]]:
+    def parts(*names: str) -> list[Sequence[int]]:
         folders = dict.fromkeys((str(folder / name) for name in names), 1.0)
-        videos = VideoSource([each for each, _ in find_all(folders)], ClipSettings(num_frames=4))
+        videos = VideoSource([each for each, _ in find_all(folders).values()], ClipSettings(num_frames=4))
         return parts_of(videos, folders, range(len(videos)))
 
     assert all(parts("other", ""))
