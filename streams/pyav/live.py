@@ -23,7 +23,7 @@ from torch import Tensor
 
 from streams.closing import Closing
 from streams.errors import MediaError
-from streams.pyav.container import FORMATS, picture_track
+from streams.pyav.container import FORMATS, demuxed, picture_track
 from streams.pyav.live_sound import LiveSound, Sound
 from streams.pyav.scaling import Scaler
 from streams.settings import LiveSettings
@@ -190,7 +190,7 @@ class LiveFeed(Closing):
         assert self.container is not None
         started = False
         with self.errors("broke off"):
-            for packet in self.container.demux(*filter(None, (self.pictures, self.heard))):
+            for packet in demuxed(self.container, *filter(None, (self.pictures, self.heard))):
                 if self.stop.is_set():
                     return
                 if packet.stream is not self.pictures:

@@ -11,7 +11,7 @@ from av.error import FFmpegError, InvalidDataError
 
 from streams.addresses import Address
 from streams.errors import MediaError
-from streams.pyav.container import open_container, read_only
+from streams.pyav.container import demuxed, open_container, read_only
 
 # How far ahead of the wanted time to look where a seek lands too late.
 BACK_SECONDS = (0, 2, 10)
@@ -81,7 +81,7 @@ class SoundTrack:
             self.track = self.open()
         assert self.container is not None
         assert self.track is not None
-        packets = self.container.demux(self.track)
+        packets = demuxed(self.container, self.track)
         packet = next(packets, None)
         if packet is None:
             return iter(())
@@ -105,7 +105,7 @@ class SoundTrack:
             return
         try:
             self.container.seek(ticks, stream=self.track)
-            yield from self.decoded(self.container.demux(self.track))
+            yield from self.decoded(demuxed(self.container, self.track))
         except FFmpegError:
             return
 
@@ -120,14 +120,14 @@ class SoundTrack:
         for back in BACK_SECONDS:
             try:
                 self.container.seek(ticks - int(back * second), stream=self.track)
-                packets = self.container.demux(self.track)
+                packets = demuxed(self.container, self.track)
                 packet = next(packets, None)
             except FFmpegError:
                 continue
             if packet is not None and packet.pts is not None and packet.pts <= ticks:
                 return self.decoded(chain([packet], packets), ticks)
         self.track = self.open()
-        return self.decoded(self.container.demux(self.track), ticks)
+        return self.decoded(demuxed(self.container, self.track), ticks)
 
     def decoded(self, packets: Iterable[av.Packet], ticks: int | None = None) -> Iterator[av.AudioFrame]:
         """Frames of the packets from a time on, with times that are right."""

@@ -1,3 +1,4 @@
+import ctypes
 import gc
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from upath import UPath
 from streams.addresses import address_of
 from streams.errors import MediaError
 from streams.pyav.pictures import PyAVReader
-from streams.pyav.sound import read_sound
+from streams.pyav.sound import SoundReader, read_sound
 from tests.streams.ffmpeg import ffmpeg
 from tests.streams.web import serving
 
@@ -17,6 +18,35 @@ def test_frames_larger_than_8k_are_refused_before_they_are_decoded(ours: Path, m
     monkeypatch.setattr("streams.pyav.container.MAX_PIXELS", 64 * 96 - 1)
     with pytest.raises(MediaError, match="96x64 pixels are larger"):
         PyAVReader(ours)
+
+
+class HeapInfo(ctypes.Structure):
+    """What glibc's mallinfo2 gives; `used` are the bytes in use."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in ("arena", "a", "b", "c", "mapped", "d", "e", "used", "free", "top")]
+
+
+def heap_bytes_in_use() -> int:
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = HeapInfo
+    gc.collect()
+    return mallinfo().used
+
+
+def test_seeking_leaves_no_memory_behind(ours: Path):
+    with PyAVReader(ours) as reader, SoundReader(ours, 16000, 1) as sound:
+
+        def seek(count: int) -> int:
+            before = heap_bytes_in_use()
+            for _ in range(count):
+                for place in (40, 3):
+                    reader.frames_at([place])
+                    sound.read(place / 24, (place + 1) / 24)
+            return heap_bytes_in_use() - before
+
+        seek(50)
+        # Four seeks each time: one that leaves its packets open costs 144 bytes, always.
+        assert min(seek(100) for _ in range(3)) < 100 * 72
 
 
 def test_metadata_that_is_not_text_does_not_matter(ours: Path, tmp_path: Path):

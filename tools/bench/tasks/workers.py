@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from streams.loader import Loader
 from streams.settings import ClipSettings, LoaderSettings
@@ -16,6 +17,7 @@ from tools.bench.race import Finding
 from tools.bench.settings import StreamsSettings
 
 BATCH = 8
+MIN_CLIPS = 48  # that are timed: clips come out of a worker four at a time
 EARLY_CLIPS, LATE_CLIPS = 20_000, 200_000
 
 
@@ -34,14 +36,14 @@ def workers(footage: Sequence[Footage], settings: StreamsSettings) -> Iterator[F
 
 
 def clips_per_second(source: VideoSource, num_workers: int, seconds: float) -> float:
-    """Throughput from the second batch of every worker on, over so many seconds."""
+    """Throughput once the workers are at work, over so many seconds and `MIN_CLIPS` clips at least."""
     loader = Loader(source, LoaderSettings(batch_size=BATCH, num_workers=num_workers, prefetch_batches=2), seed=0)
     try:
         # What was prefetched before the clock starts is as much as what stands ready when it stops.
         for _ in range(4 * num_workers):
             next(loader)
         begun, num_clips = time.perf_counter(), 0
-        while time.perf_counter() - begun < seconds:
+        while num_clips < MIN_CLIPS or time.perf_counter() - begun < seconds:
             num_clips += len(next(loader).videos)
         return num_clips / (time.perf_counter() - begun)
     finally:
@@ -57,9 +59,11 @@ def memory(
     loader = Loader(VideoSource([tiny.path], clips), LoaderSettings(batch_size=BATCH, num_workers=1), seed=0)
     resident: dict[int, tuple[int, float]] = {}
     try:
+        bar = tqdm(total=late, desc="clips", unit="clip", leave=False, disable=None)
         for mark in (early, late):
             while loader.position < mark:
                 next(loader)
+                bar.update(BATCH)
             worker = next(iter(loader.workers))
             resident[mark] = worker.pid or 0, resident_megabytes(worker.pid or 0)
     finally:
