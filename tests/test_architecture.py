@@ -52,6 +52,7 @@ DOORS = {
     "zarr": "worldmodel/cache/latents.py",
     "xformers": "worldmodel/attention.py",
     "matplotlib": "worldmodel/evaluation/plots.py",
+    "constriction": "worldmodel/evaluation/entropy.py",
     "deepspeed": "worldmodel/training/engine.py",
     "tensorboard": "worldmodel/training/report.py",
     "torch.utils.tensorboard": "worldmodel/training/report.py",
