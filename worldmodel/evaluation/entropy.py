@@ -21,14 +21,15 @@ NUM_CONTEXTS = 4  # none to three of a place and its neighbours changed
 ROW_ENTRIES = 1 << 22  # of the tables that are held at a time
 
 Codes = Int64[np.ndarray, " code"]
-Categorical = constriction.stream.model.Categorical
+stream = constriction.stream  # type: ignore[attr-defined] (its modules are made at run time)
+Categorical = stream.model.Categorical
 
 
 class Encoder:
     """Codes to words."""
 
     def __init__(self) -> None:
-        self.coder = constriction.stream.queue.RangeEncoder()
+        self.coder = stream.queue.RangeEncoder()
 
     def code(self, codes: Codes, counts: Float64[np.ndarray, " entry"]) -> Codes:
         """Appends codes under one table."""
@@ -45,7 +46,7 @@ class Decoder:
     """Words to codes."""
 
     def __init__(self, words: UInt32[np.ndarray, " word"]) -> None:
-        self.coder = constriction.stream.queue.RangeDecoder(words)
+        self.coder = stream.queue.RangeDecoder(words)
 
     def code(self, codes: Codes, counts: Float64[np.ndarray, " entry"]) -> Codes:
         """Reads as many codes."""
