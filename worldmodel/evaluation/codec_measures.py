@@ -70,10 +70,9 @@ def measure_codes(pyramid: Pyramid, coded: Coded) -> dict[str, Any]:
     `bits_per_frame` has both of `worldmodel.evaluation.entropy`'s models; they learn while they code, so fewer clips
     cost a little more for each.
     """
-    codes, scales = coded.codes, pyramid.scales
+    codes = coded.codes
     num_frames = codes.shape[0] * codes.shape[1]
-    vocabularies = tuple(scale.vocabulary for scale in scales)
-    bits = {model: coded_bits(codes, pyramid.slices, vocabularies, model) for model in ("alone", "in_time")}
+    bits = {model: coded_bits(codes, pyramid, model) for model in ("alone", "in_time")}
     statistics = CodeStatistics(pyramid)
     statistics.add(codes)
     by_scale = [

@@ -1,7 +1,8 @@
 """How many bits codes take when they are really entropy-coded (the door of constriction, a range coder).
 
-Two adaptive models of the codes of one scale, both with the counts of Krichevsky and Trofimov (1981), which begin at
-one half and follow the codes from frame to frame, so that nothing but the codes is sent:
+Two adaptive models of the codes of one plane of a scale. Their counts follow the codes from frame to frame, so that
+nothing but the codes is sent; entries not seen yet share the weight of those seen, each of which was new once (method C
+of Moffat 1990, "Implementing the PPM data compression scheme"):
 
 - `alone`: every code from how often each entry occurred in the frames before;
 - `in_time`: for every place first whether the code of the previous frame stays, given how many of the place and its two
@@ -15,9 +16,11 @@ import constriction
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer, UInt32
 
+from worldmodel.layout import Pyramid
+
 Model = Literal["alone", "in_time"]
-START_COUNT = 0.5
 NUM_CONTEXTS = 4  # none to three of a place and its neighbours changed
+START_COUNT = 0.5  # of the two answers to whether a code changes (Krichevsky and Trofimov 1981)
 ROW_ENTRIES = 1 << 22  # of the tables that are held at a time
 
 Codes = Int64[np.ndarray, " code"]
@@ -61,13 +64,13 @@ class Decoder:
 Coder = Encoder | Decoder
 
 
-def encode_scale(
+def encode_plane(
     codes: Integer[np.ndarray, "clip frame code"], vocabulary: int, model: Model
 ) -> UInt32[np.ndarray, " word"]:
-    """The codes of one scale as words of 32 bits, clip after clip.
+    """The codes of one plane as words of 32 bits, clip after clip.
 
     Args:
-        codes: of one scale, 0 to `vocabulary` - 1.
+        codes: of one plane of a scale, 0 to `vocabulary` - 1.
         vocabulary: entries of the scale's codebook, 2 at least.
         model: what a code's probability is taken from.
     """
@@ -76,55 +79,58 @@ def encode_scale(
     return encoder.coder.get_compressed()
 
 
-def decode_scale(
+def decode_plane(
     words: UInt32[np.ndarray, " word"], shape: tuple[int, int, int], vocabulary: int, model: Model
 ) -> Int64[np.ndarray, "clip frame code"]:
-    """The codes that `encode_scale` was given; the same vocabulary and model are needed."""
+    """The codes that `encode_plane` was given; the same vocabulary and model are needed."""
     return _MODELS[model](Decoder(words), np.zeros(shape, np.int64), vocabulary)
 
 
-def coded_bits(
-    codes: Integer[np.ndarray, "clip frame code"],
-    slices: tuple[slice, ...],
-    vocabularies: tuple[int, ...],
-    model: Model,
-) -> list[int]:
-    """Bits of every scale of all clips together, counted on words that were decoded back.
+def coded_bits(codes: Integer[np.ndarray, "clip frame code"], pyramid: Pyramid, model: Model) -> list[int]:
+    """Bits of every scale of all clips together, plane by plane, counted on words that were decoded back.
 
     Args:
         codes: flat codes of frames.
-        slices: where every scale lies in them.
-        vocabularies: of the scales.
+        pyramid: their layout.
         model: what a code's probability is taken from.
     """
     bits = []
-    for part, vocabulary in zip(slices, vocabularies, strict=True):
-        scale = codes[..., part]
-        words = encode_scale(scale, vocabulary, model)
-        back = decode_scale(words, scale.shape, vocabulary, model)
-        assert np.array_equal(back, scale), "the entropy coder lost codes"
-        bits.append(32 * len(words))
+    for part, scale in zip(pyramid.slices, pyramid.scales, strict=True):
+        words = 0
+        for plane in np.split(codes[..., part], scale.num_codes // (scale.height * scale.width), 2):
+            coded = encode_plane(plane, scale.vocabulary, model)
+            back = decode_plane(coded, plane.shape, scale.vocabulary, model)
+            assert np.array_equal(back, plane), "the entropy coder lost codes"
+            words += len(coded)
+        bits.append(32 * words)
     return bits
 
 
+def weights_of(counts: Float64[np.ndarray, " entry"]) -> Float64[np.ndarray, " entry"]:
+    """What each entry's probability is in proportion to, given how often it was seen."""
+    new = counts == 0
+    num_new = int(new.sum())
+    return np.where(new, max(1, len(counts) - num_new) / max(1, num_new), counts)
+
+
 def _alone(coder: Coder, codes: Int64[np.ndarray, "clip frame code"], vocabulary: int) -> np.ndarray:
-    counts, found = np.full(vocabulary, START_COUNT), np.empty_like(codes)
+    counts, found = np.zeros(vocabulary), np.empty_like(codes)
     for clip, frame in np.ndindex(codes.shape[:2]):
-        found[clip, frame] = coder.code(codes[clip, frame], counts)
+        found[clip, frame] = coder.code(codes[clip, frame], weights_of(counts))
         counts += np.bincount(found[clip, frame], minlength=vocabulary)
     return found
 
 
 def _in_time(coder: Coder, codes: Int64[np.ndarray, "clip frame code"], vocabulary: int) -> np.ndarray:
-    counts, found = np.full(vocabulary, START_COUNT), np.empty_like(codes)
+    counts, found = np.zeros(vocabulary), np.empty_like(codes)
     flags = np.full((NUM_CONTEXTS, 2), START_COUNT)
     for clip, film in enumerate(codes):
-        now = found[clip, 0] = coder.code(film[0], counts)
+        now = found[clip, 0] = coder.code(film[0], weights_of(counts))
         counts += np.bincount(now, minlength=vocabulary)
         changed = np.zeros(len(now), bool)
         for frame in range(1, len(film)):
             changed = _code_changes(coder, film[frame] != now, _contexts(changed), flags)
-            new = _code_other(coder, film[frame][changed], now[changed], counts)
+            new = _code_other(coder, film[frame][changed], now[changed], weights_of(counts))
             now = now.copy()
             now[changed] = new
             counts += np.bincount(new, minlength=vocabulary)

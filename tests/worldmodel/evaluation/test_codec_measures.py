@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from worldmodel.evaluation.codec_measures import Coded, mean_over_videos, measure_codes, through
-from worldmodel.evaluation.entropy import encode_scale
+from worldmodel.evaluation.entropy import encode_plane
 from worldmodel.layout import Pyramid, Scale
 
 PYRAMID = Pyramid((Scale(1, 1, 4), Scale(2, 2, 8)))
@@ -25,7 +25,7 @@ def test_bits_tokens_and_use_are_those_of_the_codes():
     measures = measure_codes(PYRAMID, Coded(codes, torch.zeros(0), 1.0, 2.0))
     assert measures["tokens_per_frame"] == 5
     for model in ("alone", "in_time"):
-        words = len(encode_scale(codes[..., :1], 4, model)) + len(encode_scale(codes[..., 1:], 8, model))
+        words = len(encode_plane(codes[..., :1], 4, model)) + len(encode_plane(codes[..., 1:], 8, model))
         assert measures["bits_per_frame"][model] == 32 * words / 12
     coarse, fine = measures["scales"]
     assert (coarse["used"], coarse["usage"], coarse["grid"]) == (2, 0.5, [1, 1])
