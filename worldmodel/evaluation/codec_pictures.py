@@ -15,7 +15,7 @@ from streams.settings import ClipSettings
 from worldmodel.cache.code_statistics import StillStatistics
 from worldmodel.evaluation.codec_measures import Coded, mean_over_videos, measure_codes, through
 from worldmodel.evaluation.metrics import psnr
-from worldmodel.evaluation.pictures import BACKGROUND, film_strip
+from worldmodel.evaluation.pictures import film_strip
 from worldmodel.evaluation.references import Reference, h264_with, jpeg_with
 from worldmodel.layout import Pyramid
 
@@ -130,7 +130,7 @@ def picture_of(
             row = f"{title} for {name}, {reference.bits_per_frame:.0f} bits"
             whole[row] = reference.frames[chosen, frame]
     scale_up = max(1, round(CELL_PIXELS / max(truth.shape[-2:])))
-    return _above(*(film_strip({"truth": truth} | rows, scale_up=scale_up) for rows in (whole, by_scale)))
+    return film_strip({"truth": truth} | whole | by_scale, scale_up=scale_up)
 
 
 def _described(reference: Reference, clips: Clips, videos: list[str], seed: int) -> dict[str, Any]:
@@ -144,10 +144,3 @@ def _described(reference: Reference, clips: Clips, videos: list[str], seed: int)
 
 def _bits(measured: MeasuredPictures) -> str:
     return f"{min(measured.measures['bits_per_frame'].values()):.0f} bits"
-
-
-def _above(upper: Image.Image, lower: Image.Image) -> Image.Image:
-    joined = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), BACKGROUND)
-    joined.paste(upper, (0, 0))
-    joined.paste(lower, (0, upper.height))
-    return joined
