@@ -151,7 +151,7 @@ def _sounds(group: Group, device: torch.device, seed: int, out: Path) -> tuple[d
     path = out / f"codecs_{_size('sound', group.clips)}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     seconds = group.clips.num_frames / group.clips.frames_per_second
-    plot_mels(mels_to_show(coded, sound, group.clips.sample_hz), seconds, path)
+    plot_mels(mels_to_show(coded, sound, group.batch.videos, group.clips.sample_hz), seconds, path)
     return measures, path
 
 

@@ -88,10 +88,15 @@ def measure_onsets(
 
 
 def mels_to_show(
-    codecs: dict[str, Coded], sound: Float[Tensor, "clip frame sample"], sample_hz: int
+    codecs: dict[str, Coded], sound: Float[Tensor, "clip frame sample"], videos: list[str], sample_hz: int
 ) -> dict[str, list[Float[np.ndarray, "mel slice"]]]:
-    """Log-mel spectra of the loudest clips: of the truth and of what each codec makes of them, by name."""
-    chosen = sound.square().mean(dim=(1, 2)).argsort(descending=True)[:NUM_SHOWN].sort().values
+    """Log-mel spectra of some clips, by name: of the truth and of what each codec makes of it.
+
+    Those whose loudness varies most from frame to frame, one of a video.
+    """
+    liveliest = sound.square().mean(2).sqrt().std(1).argsort(descending=True).tolist()
+    chosen = list({videos[clip]: clip for clip in reversed(liveliest)}.values())
+    chosen = sorted(sorted(chosen, key=liveliest.index)[:NUM_SHOWN])
     rows = {"truth": sound} | {name: coded.decoded for name, coded in codecs.items()}
     return {name: [joined(mel_of(row[clip].float(), sample_hz)) for clip in chosen] for name, row in rows.items()}
 

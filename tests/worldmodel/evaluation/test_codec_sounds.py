@@ -62,13 +62,14 @@ def test_where_nothing_is_matched_there_is_no_error():
     assert (found["num_missed"], found["median_error_ms"], found["error_ms_95"]) == (6, None, None)
 
 
-def test_the_loudest_clips_are_shown():
-    sound = torch.cat([knocks(loudness) for loudness in (0.1, 0.5)])
-    sound[1] = knocks(0.9)[1]
-    coded = measure_sound(Samples(), sound, list("abcdef"), CPU, 0)[1]
-    rows = mels_to_show({"samples": coded}, sound, HZ)
+def test_the_liveliest_clips_are_shown_one_of_a_video():
+    sound = torch.stack([knocks(loudness)[0] for loudness in (0.2, 0.9, 0.8, 0.4, 0.3)])
+    sound[4] = 0.9 * torch.sin(torch.arange(8000) * 0.7).view(10, 800)  # loud, but the same all the time
+    videos = ["a", "b", "b", "c", "d"]
+    coded = measure_sound(Samples(), sound, videos, CPU, 0)[1]
+    rows = mels_to_show({"samples": coded}, sound, videos, HZ)
     assert rows.keys() == {"truth", "samples"}
-    assert len(rows["truth"]) == len(rows["samples"]) == 3
-    assert rows["truth"][0].shape == (32, 80)
-    assert rows["truth"][0].max() > rows["truth"][1].max()  # the second clip, before those after it
-    np.testing.assert_allclose(rows["samples"][0].max(), rows["truth"][0].max(), atol=0.1)
+    assert [row.shape for row in rows["truth"]] == [(32, 80)] * 3
+    loudest = [float(np.exp(row.max())) for row in rows["truth"]]
+    assert np.array(loudest) / loudest[1] == pytest.approx(np.array([0.2, 0.9, 0.4]) / 0.9, rel=0.01)
+    np.testing.assert_allclose(rows["samples"][1].max(), rows["truth"][1].max(), atol=0.1)
