@@ -69,10 +69,10 @@ def test_the_code_length_is_that_of_the_counts_summed_by_hand():
 @pytest.mark.parametrize("vocabulary", [2, 64])
 def test_sticky_codes_take_the_entropy_of_their_changes(vocabulary: int):
     change = 0.1
-    codes = sticky((8, 200, 32), vocabulary, change)
+    codes = sticky((4, 200, 32), vocabulary, change)
     rate = -change * np.log2(change / (vocabulary - 1)) - (1 - change) * np.log2(1 - change)
-    expected = 8 * 32 * (np.log2(vocabulary) + 199 * rate)
-    assert 32 * len(encode_plane(codes, vocabulary, "in_time")) == pytest.approx(expected, rel=0.02)
+    expected = 4 * 32 * (np.log2(vocabulary) + 199 * rate)
+    assert 32 * len(encode_plane(codes, vocabulary, "in_time")) == pytest.approx(expected, rel=0.03)
     assert len(encode_plane(codes, vocabulary, "alone")) > 1.5 * len(encode_plane(codes, vocabulary, "in_time"))
 
 
