@@ -71,11 +71,11 @@ def encode_plane(
 
     Args:
         codes: of one plane of a scale, 0 to `vocabulary` - 1.
-        vocabulary: entries of the scale's codebook, 2 at least.
+        vocabulary: entries of the scale's codebook; of a single one nothing is learned, and next to nothing sent.
         model: what a code's probability is taken from.
     """
     encoder = Encoder()
-    _MODELS[model](encoder, codes.astype(np.int64), vocabulary)
+    _MODELS[model](encoder, codes.astype(np.int64), max(2, vocabulary))  # the coder knows no alphabet of one
     return encoder.coder.get_compressed()
 
 
@@ -83,7 +83,7 @@ def decode_plane(
     words: UInt32[np.ndarray, " word"], shape: tuple[int, int, int], vocabulary: int, model: Model
 ) -> Int64[np.ndarray, "clip frame code"]:
     """The codes that `encode_plane` was given; the same vocabulary and model are needed."""
-    return _MODELS[model](Decoder(words), np.zeros(shape, np.int64), vocabulary)
+    return _MODELS[model](Decoder(words), np.zeros(shape, np.int64), max(2, vocabulary))
 
 
 def coded_bits(codes: Integer[np.ndarray, "clip frame code"], pyramid: Pyramid, model: Model) -> list[int]:

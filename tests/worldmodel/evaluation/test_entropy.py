@@ -90,6 +90,14 @@ def test_many_changes_at_once_are_coded_in_parts(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_array_equal(encode_plane(codes, 100, "in_time"), whole)
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_a_single_entry_costs_next_to_nothing(model: Model):
+    codes = np.zeros((10, 20, 4), int)
+    words = encode_plane(codes, 1, model)
+    np.testing.assert_array_equal(decode_plane(words, codes.shape, 1, model), codes)
+    assert 32 * len(words) <= 64
+
+
 def test_bits_are_given_for_every_scale():
     coarse, fine = skewed((3, 4, 1), 8), skewed((3, 4, 16), 32)
     pyramid = Pyramid((Scale(1, 1, 8), Scale(4, 4, 32)))
