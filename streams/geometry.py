@@ -1,4 +1,4 @@
-"""Resizing frames; the door to kornia, which moves their pixels along a flow."""
+"""Resizing frames; the door to kornia, which moves their pixels along a flow and says how similar they are."""
 
 from typing import NamedTuple
 
@@ -78,3 +78,18 @@ def warp(
     return kornia.geometry.transform.remap(
         frames, columns + flow[:, 0], rows + flow[:, 1], mode="bilinear", padding_mode="border", align_corners=True
     )
+
+
+def structural_similarity(
+    frames: UInt8[Tensor, "frame 3 height width"], reference: UInt8[Tensor, "frame 3 height width"]
+) -> Float[Tensor, " frame"]:
+    """SSIM of every frame, 1 where they are equal (Wang et al. 2004): mean over colours and all whole windows.
+
+    Args:
+        frames: of 11 rows and columns at least, the side of the Gaussian window.
+        reference: what they are compared to.
+    """
+    import kornia
+
+    similar = kornia.metrics.ssim(frames.float() / 255, reference.float() / 255, 11, padding="valid")
+    return similar.mean(dim=(1, 2, 3))

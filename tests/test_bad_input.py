@@ -61,6 +61,7 @@ def test_a_folder_that_is_not_there(refused: Callable[..., str], tmp_path: Path)
     gone = tmp_path / "gone"
     assert "no such file or folder" in refused("tokenizer", "--videos", gone, "--run", tmp_path / "run")
     assert "no such file or folder" in refused("scan", gone, command=videos)
+    assert "holds no codec" in refused("evaluate", "codec", gone, "--videos", gone)
     assert "is not a run" in refused("evaluate", gone)
     assert "is not a run" in refused("rollout", gone, "--prompt", gone, "--out", tmp_path / "out.mp4")
     assert "there is nothing to resume" in refused("train", "--resume", gone)
@@ -106,6 +107,8 @@ def test_codecs_that_are_none_or_did_not_make_the_cache(
     (tmp_path / "run_of_nothing").mkdir()
     assert "holds no codec" in refused(*options, "--codecs", tmp_path / "run_of_nothing")
     assert "holds no codec" in refused(*options, "--codecs", whole_run.world)
+    evaluate = ["evaluate", "codec", tmp_path / "run_of_nothing", "--videos", whole_run.videos]
+    assert "holds no codec" in refused(*evaluate)
     assert "was made with sound codec" in refused(*options, "--codecs", whole_run.picture)
     shutil.copytree(whole_run.picture, tmp_path / "other")
     about = tmp_path / "other" / "codec.json"

@@ -14,6 +14,7 @@ from streams.settings import PhysicsSettings, ScanSettings
 from tools.bench.settings import StreamsSettings
 from worldmodel.settings import (
     DemoSettings,
+    EvaluateCodecSettings,
     EvaluateSettings,
     RolloutSettings,
     TokenizerSettings,
@@ -54,6 +55,7 @@ CLASSES = {
     "worldmodel.cli train --help": (TrainSettings, ""),
     "worldmodel.cli rollout --help": (RolloutSettings, ""),
     "worldmodel.cli evaluate --help": (EvaluateSettings, ""),
+    "worldmodel.cli evaluate codec --help": (EvaluateCodecSettings, ""),
     "worldmodel.cli watch --help": (WatchSettings, ""),
     "tools.videos physics --help": (PhysicsSettings, "world."),
     "tools.bench.__main__ streams --help": (StreamsSettings, ""),

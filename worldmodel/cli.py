@@ -1,5 +1,6 @@
 """The command `worldmodel`: demo, tokenizer, train, rollout, evaluate, watch."""
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ SHORT = {f"--{name}": f"--sampling.{name}" for name in ("temperature", "top_k", 
 SHORT["--continue"] = "--continue_from"
 SHORT_NOTE = f"Short names: {', '.join(SHORT)}; RUN may be given without --run, as the first argument."
 WATCH_NOTE = "RUN and ADDRESS may be given without --run and --address, as the first arguments. Ctrl-C ends it."
+CODEC_NOTE = "RUNs may be given without --runs, first. A world model whose folder is called codec: evaluate ./codec"
 EVALUATE_NOTE = f"{SHORT_NOTE} Exit status: 0 when every required line of the table is passed, 3 when not."
 
 USAGE = """usage: worldmodel COMMAND [options]
@@ -31,6 +33,7 @@ commands:
   train       train the world model from a latent cache, or straight from videos
   rollout     imagine how a video goes on; writes a video with sound, a film strip and the codes
   evaluate    measure a trained run on the videos held out of its training
+              (evaluate codec RUN ...: codecs, beside JPEG and H.264)
   watch       let a trained run watch a camera, a pipe or a network stream, and say what surprises it
 
 The latent cache and the videos have tools of their own: python -m tools.latents --help, python -m tools.videos --help
@@ -108,7 +111,9 @@ def rollout(arguments: list[str]) -> int:
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Measure a run on held-out videos."""
+    """Measure a run on held-out videos; `evaluate codec` measures codecs."""
+    if arguments[:1] == ["codec"]:
+        return evaluate_codec(arguments[1:])
     from worldmodel.config import parse
     from worldmodel.settings import EvaluateSettings
 
@@ -116,6 +121,20 @@ def evaluate(arguments: list[str]) -> int:
     from worldmodel.evaluation.world import evaluate_run
 
     return 0 if evaluate_run(settings) else 3
+
+
+def evaluate_codec(arguments: list[str]) -> int:
+    """Measure codecs on held-out videos."""
+    from worldmodel.config import parse
+    from worldmodel.settings import EvaluateCodecSettings
+
+    runs = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
+    named = ["--runs", *runs, *arguments[len(runs) :]] if runs else arguments
+    settings = parse(EvaluateCodecSettings, named, "worldmodel evaluate codec RUN [RUN ...]", CODEC_NOTE)
+    from worldmodel.evaluation.codec import evaluate_codecs
+
+    print("\n".join(evaluate_codecs(settings)))
+    return 0
 
 
 def watch(arguments: list[str]) -> int:

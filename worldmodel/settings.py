@@ -310,6 +310,29 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True)
+class EvaluateCodecSettings:
+    """`worldmodel evaluate codec`: measure codecs on the same held-out frames, beside JPEG and H.264.
+
+    Attributes:
+        runs: folders of trained codecs, of pictures or of sound.
+        videos: folder of videos, one video, a glob or a manifest, that no codec was trained on.
+        out: folder for codecs.json and the pictures; beside the first run if not given.
+        num_clips: most clips that are measured, spread over the videos.
+        num_frames: frames of a clip.
+        device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
+        seed: of the bootstrap.
+    """
+
+    runs: list[str]
+    videos: str
+    out: str | None = None
+    num_clips: int = 64
+    num_frames: int = 16
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class WatchSettings:
     """`worldmodel watch`: a trained model watches a live source; how many bits each new frame costs it is its surprise.
 

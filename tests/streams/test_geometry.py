@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from streams.geometry import crop_box, resize_crop, warp
+from streams.geometry import crop_box, resize_crop, structural_similarity, warp
 
 
 def smooth_frames(rows: int, columns: int) -> torch.Tensor:
@@ -74,3 +74,28 @@ def test_half_a_pixel_is_the_mean_of_two():
 def test_beyond_the_border_the_border_goes_on():
     frames = torch.rand(1, 1, 4, 6)
     torch.testing.assert_close(warp(frames, torch.full((1, 2, 4, 6), 100.0)), frames[..., -1:, -1:].expand(1, 1, 4, 6))
+
+
+def test_structural_similarity_is_that_of_the_formula_window_by_window():
+    generator = np.random.default_rng(0)
+    one = generator.integers(0, 256, (2, 3, 16, 14)).astype(np.uint8)
+    other = (one * 0.7 + generator.integers(0, 60, one.shape)).astype(np.uint8)
+    offsets = np.arange(11) - 5
+    window = np.exp(-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    similar = np.zeros((2, 3, 6, 4))
+    for place in np.ndindex(similar.shape):
+        frame, colour, row, column = place
+        x, y = (each[frame, colour, row : row + 11, column : column + 11] / 255 for each in (one, other))
+        mean_x, mean_y = (window * x).sum(), (window * y).sum()
+        var_x, var_y = (window * (x - mean_x) ** 2).sum(), (window * (y - mean_y) ** 2).sum()
+        both = (window * (x - mean_x) * (y - mean_y)).sum()
+        similar[place] = (2 * mean_x * mean_y + 0.01**2) * (2 * both + 0.03**2)
+        similar[place] /= (mean_x**2 + mean_y**2 + 0.01**2) * (var_x + var_y + 0.03**2)
+    found = structural_similarity(torch.from_numpy(other), torch.from_numpy(one))
+    np.testing.assert_allclose(found.numpy(), similar.mean(axis=(1, 2, 3)), atol=1e-5)
+
+
+def test_equal_frames_are_wholly_similar():
+    frames = torch.randint(0, 256, (2, 3, 11, 20), dtype=torch.uint8)
+    assert structural_similarity(frames, frames).tolist() == pytest.approx([1.0, 1.0])

@@ -16,6 +16,7 @@ from worldmodel.config import write_settings
 from worldmodel.errors import MediaError
 from worldmodel.settings import (
     DemoSettings,
+    EvaluateCodecSettings,
     EvaluateSettings,
     RolloutSettings,
     TokenizerSettings,
@@ -37,6 +38,7 @@ def given(monkeypatch: pytest.MonkeyPatch, kept_signals: None) -> Given:
         ("worldmodel.commands", "train_world"): types.SimpleNamespace(interrupted=False),
         ("worldmodel.rollouts.imagination", "imagine"): ["one line", "another"],
         ("worldmodel.evaluation.world", "evaluate_run"): True,
+        ("worldmodel.evaluation.codec", "evaluate_codecs"): ["a table"],
         ("worldmodel.evaluation.watching", "watch_run"): ["seen"],
         ("worldmodel.demo", "run_demo"): 3,
     }
@@ -123,6 +125,16 @@ def test_evaluate_says_by_its_status_whether_all_was_passed(given: Given, monkey
     assert given.pop() == (EvaluateSettings("r", num_clips=4),)
     answer(monkeypatch, "worldmodel.evaluation.world", "evaluate_run", lambda settings: False)
     assert main(["evaluate", "r"]) == 3
+
+
+def test_evaluate_codec_takes_several_runs(given: Given, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "codec", "a", "b/c", "--videos", "v", "--num_clips", "3"]) == 0
+    assert given.pop() == (EvaluateCodecSettings(["a", "b/c"], "v", num_clips=3),)
+    assert capsys.readouterr().out == "a table\n"
+    assert main(["evaluate", "codec", "--runs", "a", "--videos=v", "--out", "o"]) == 0
+    assert given.pop() == (EvaluateCodecSettings(["a"], "v", "o"),)
+    assert main(["evaluate", "./codec"]) == 0
+    assert given.pop() == (EvaluateSettings("./codec"),)
 
 
 def test_watch_takes_a_run_and_an_address(given: Given, capsys: pytest.CaptureFixture[str]):

@@ -39,6 +39,25 @@ def plot_surprise(seconds: Sequence[float], bits: Sequence[float], path: Path) -
     save(figure, path)
 
 
+def plot_mels(rows: dict[str, list[Float[np.ndarray, "mel slice"]]], seconds: float, path: Path) -> None:
+    """Log-mel spectra, a row for each name and a column for each clip, as a PNG; loud is dark, one range for all."""
+    columns = len(next(iter(rows.values())))
+    figure = Figure(figsize=(1 + 4 * columns, 0.6 + 1.6 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
+    every = [mel for row in rows.values() for mel in row]
+    low, high = min(mel.min() for mel in every), max(mel.max() for mel in every)
+    for row, (name, mels) in enumerate(rows.items()):
+        for column, mel in enumerate(mels):
+            place = axes[row, column]
+            extent = (0.0, seconds, 0.0, float(len(mel)))
+            place.imshow(mel, "gray_r", aspect="auto", origin="lower", vmin=low, vmax=high, extent=extent)
+            place.set_yticks([])
+        axes[row, 0].set_ylabel(name)
+    for place in axes[-1]:
+        place.set_xlabel("time (s)")
+    save(figure, path)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG that appears whole or not at all."""
     partial = path.with_suffix(".partial")

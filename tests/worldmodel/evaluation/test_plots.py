@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from worldmodel.evaluation.plots import plot_horizons, plot_surprise
+from worldmodel.evaluation.plots import plot_horizons, plot_mels, plot_surprise
 
 CURVES = {"rollout": np.array([[30.0, 25.0, 20.0], [32.0, 27.0, 16.0]]), "copy": np.full((2, 3), 18.0)}
 
@@ -53,3 +53,21 @@ def test_surprise_is_drawn_over_time_with_a_break_where_there_is_none(tmp_path: 
     assert line.get_xdata().tolist() == [0.0, 0.1, 0.2]
     assert line.get_ydata().tolist()[1:] == [7.0, 5.0]
     assert "bits" in drawn[0].axes[0].get_ylabel()
+
+
+def test_mel_spectra_share_one_range_and_stand_in_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    soft, loud = np.zeros((4, 10)), np.full((4, 10), 2.0)
+    rows = {"truth": [soft, loud], "codec": [soft + 1, soft]}
+    path = tmp_path / "mels.png"
+    plot_mels(rows, 1.5, path)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.touch()))
+    plot_mels(rows, 1.5, path)
+    axes = drawn[0].axes
+    assert len(axes) == 4
+    assert [place.get_ylabel() for place in axes] == ["truth", "", "codec", ""]
+    assert {place.images[0].get_clim() for place in axes} == {(0.0, 2.0)}
+    np.testing.assert_array_equal(axes[1].images[0].get_array(), loud)
+    assert axes[0].get_xlim() == (0.0, 1.5)
