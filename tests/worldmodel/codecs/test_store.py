@@ -96,6 +96,17 @@ def test_any_changed_setting_changes_the_fingerprint(tmp_path: Path):
     assert len(prints) == 2 + len(changes)
 
 
+def test_a_description_without_a_family_is_of_vq(tmp_path: Path):
+    save_codec(tmp_path, made("picture"))
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    assert description.pop("family") == "vq"
+    description["settings"].pop("jpeg_quality")  # as it was before there was one
+    (tmp_path / DESCRIPTION).write_text(json.dumps(description))
+    loaded = load_codec(tmp_path)
+    assert type(loaded) is PictureVQ
+    assert loaded.settings == PICTURE
+
+
 def test_how_the_description_is_laid_out_does_not_matter(tmp_path: Path):
     fingerprint = save_codec(tmp_path, made("sound"))
     description = json.loads((tmp_path / DESCRIPTION).read_text())
