@@ -34,14 +34,14 @@ class PictureCodecSettings:
 
     Attributes:
         channels: of the finest convolutions; each halving of the grid doubles them.
+        quantizer: of the latents.
         jpeg_quality: frames pass through JPEG of this quality (10 to 30, say) before they are encoded, so that no code
             is spent on what JPEG leaves out; the decoder still learns the frames as they were. 0 leaves them alone.
-        quantizer: of the latents.
     """
 
     channels: int = 64
-    jpeg_quality: int = 0
     quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
+    jpeg_quality: int = 0
 
 
 @dataclass(frozen=True)
@@ -245,23 +245,23 @@ class TokenizerSettings:
             read that share of the time, as {"robots": 3, "internet": 1}.
         run: folder of the run, made by the command.
         kind: what the codec encodes.
+        selection: which clips of the videos it is trained on.
         family: how a codec of pictures does it: vq is a learned autoencoder around a quantiser; dct is JPEG's
             transform, written without training; hybrid is a quantiser over DCT coefficients. Sound has vq alone.
-        selection: which clips of the videos it is trained on.
     """
 
     videos: str | dict[str, float]
     run: str
     kind: Literal["picture", "sound"] = "picture"
-    family: Literal["vq", "dct", "hybrid"] = "vq"
     clips: ClipSettings = field(default_factory=lambda: ClipSettings(num_frames=4))
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     picture: PictureCodecSettings = field(default_factory=PictureCodecSettings)
-    dct: DctSettings = field(default_factory=DctSettings)
-    hybrid: HybridSettings = field(default_factory=HybridSettings)
     sound: SoundCodecSettings = field(default_factory=SoundCodecSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
+    family: Literal["vq", "dct", "hybrid"] = "vq"
+    dct: DctSettings = field(default_factory=DctSettings)
+    hybrid: HybridSettings = field(default_factory=HybridSettings)
 
     @property
     def codec(self) -> PictureCodecSettings | DctSettings | HybridSettings | SoundCodecSettings:

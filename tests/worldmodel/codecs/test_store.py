@@ -13,7 +13,6 @@ from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import (
     DESCRIPTION,
     WEIGHTS,
-    Codec,
     FrozenCodecs,
     build_codec,
     copy_codec,
@@ -27,9 +26,10 @@ from worldmodel.settings import PictureCodecSettings, SoundCodecSettings
 KINDS = ("picture", "sound")
 
 
-def made(kind: str) -> Codec:
+def made(kind: str) -> PictureVQ | SoundVQ:
     torch.manual_seed(0)
     codec = build_codec(kind, PICTURE if kind == "picture" else SOUND, CLIPS)
+    assert isinstance(codec, PictureVQ | SoundVQ)
     codec.quantizer = tiny_quantizer() if kind == "picture" else tiny_quantizer(SOUND_QUANTIZER)
     return codec.eval()
 
