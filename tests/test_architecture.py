@@ -34,7 +34,7 @@ RANKS = (
     ("worldmodel.training", "worldmodel.evaluation"),
     ("worldmodel.run", "worldmodel.data"),
     ("worldmodel.rollouts", "worldmodel.evaluation.world"),
-    ("worldmodel.commands", "worldmodel.evaluation.codec", "worldmodel.evaluation.watching"),
+    ("worldmodel.commands", "worldmodel.evaluation.codec", "worldmodel.evaluation.watching", "worldmodel.untrained"),
     ("worldmodel.demo", "worldmodel.cli"),
     ("tools.bench.ffmpeg", "tools.bench.race", "tools.bench.settings"),
     ("tools.bench.footage", "tools.bench.peers"),

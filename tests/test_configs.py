@@ -60,7 +60,7 @@ def codec_of(kind: str, world: str) -> Any:
     """The codec that a world's config is made for: of its own name, or the one for all."""
     own = CONFIGS / "tokenizer" / f"{world}_{kind}.yaml"
     settings = read(own if own.is_file() else CONFIGS / "tokenizer" / f"{kind}.yaml")
-    return build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
+    return build_codec(settings.kind, settings.codec, settings.clips)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -68,7 +68,7 @@ def test_what_a_config_describes_can_be_built(path: Path):
     settings = read(path)
     with torch.device("meta"):
         if path.parent.name == "tokenizer":
-            codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
+            codec = build_codec(settings.kind, settings.codec, settings.clips)
             assert codec.pyramid.num_codes > 0
             assert settings.kind in path.name
         else:

@@ -77,6 +77,7 @@ OTHERS = {
     "tools.latents info --help": ["cache"],
     "tools.latents verify --help": ["--codec", "--num_clips"],
     "tools.videos --help": ["physics", "scan"],
+    "tools.dct --help": ["run", "videos", "--num_clips"],
     "tools.fuzz --help": ["--num-files", "--seed", "--first", "--workers", "--limits.seconds_limit"],
     "tools.watch --help": ["address", "--clips.num_frames", "--live.buffer_seconds", "--out", "--seconds"],
     "tools.bench.__main__ --help": ["streams"],

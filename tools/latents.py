@@ -126,7 +126,8 @@ def _scale_table(info: "CacheInfo") -> list[str]:
     lines = [head]
     for kind in info.pyramids:
         for scale in info.statistics[kind]:
-            grid = f"{scale['grid'][0]}x{scale['grid'][1]}"
+            planes = scale.get("planes", 1)  # caches of before there were several do not say
+            grid = "x".join(map(str, scale["grid"] if planes == 1 else [planes, *scale["grid"]]))
             lines.append(
                 f"{kind:<10}{grid:>8}{scale['vocabulary']:>12}{scale['used']:>8}{scale['perplexity']:>12.1f}"
                 f"{scale['entropy_bits']:>8.2f}{scale['changed']:>10.1%}"

@@ -29,7 +29,7 @@ A world model of your own videos: what happens next, with sound.
 
 commands:
   demo        the whole path on a small physics world, in about 15 minutes on two cores (--quick: in 2)
-  tokenizer   train a codec (of pictures or of sound) from a folder of videos
+  tokenizer   train a codec (of pictures or of sound) from a folder of videos, or write one without training
   train       train the world model from a latent cache, or straight from videos
   rollout     imagine how a video goes on; writes a video with sound, a film strip and the codes
   evaluate    measure a trained run on the videos held out of its training
@@ -74,11 +74,16 @@ def run() -> NoReturn:
 
 
 def tokenizer(arguments: list[str]) -> int:
-    """Train one codec."""
+    """Make one codec."""
     from worldmodel.settings import TokenizerSettings
 
     stop = signals.install()
     settings, resume = _settings_of_run(TokenizerSettings, arguments, "worldmodel tokenizer")
+    if settings.family == "dct":
+        from worldmodel.untrained import write_codec
+
+        write_codec(settings, resume)
+        return 0
     from worldmodel.commands import train_codec
 
     return _end(train_codec(settings, resume, stop), "worldmodel tokenizer", settings.run)

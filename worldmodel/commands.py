@@ -9,25 +9,22 @@ from torch import nn
 
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
-from streams.mixture import Portion, mixed
-from streams.passing_over import PassingOver
-from streams.videos import SoundSource, VideoSource
 from worldmodel.cache.latents import CodeBatch
+from worldmodel.codecs.dct import PictureDCT
+from worldmodel.codecs.hybrid import PictureHybrid
 from worldmodel.codecs.objective import PictureObjective, SoundObjective
-from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import FrozenCodecs, build_codec, save_codec
 from worldmodel.config import write_settings
-from worldmodel.data import first_batch, open_data
-from worldmodel.errors import MediaError
+from worldmodel.data import first_batch, open_clips, open_data
 from worldmodel.evaluation.previews import preview_pictures
-from worldmodel.folders import find_all, parts_of, weights_of
 from worldmodel.objective import WorldObjective
 from worldmodel.run import (
     SETTINGS,
     LoadedRun,
     begin_run,
     check_beginning,
+    check_family,
     check_training,
     check_videos,
     describe_run,
@@ -41,6 +38,7 @@ from worldmodel.training.report import Report
 from worldmodel.training.signals import StopRequest
 
 PREVIEW_HORIZON = 16
+NUM_FITTED = 16  # clips that a hybrid codec's coefficients are measured on
 
 
 def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopRequest | None = None) -> TrainResult:
@@ -48,32 +46,29 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
 
     Raises:
         MediaError: no video can be used, or none has sound though a sound codec is wanted.
+        SettingsError: a setting does not fit, or the codec is of a family that is not trained.
     """
     check_training(settings.training, settings.loader)
     check_videos(settings.videos)
+    check_family(settings, trained=True)
     ranks = cluster.start()
     run = Path(settings.run)
-    kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
-    found = [each for each, _ in find_all(settings.videos).values()]
-    source = kind_of_source(found, settings.clips, settings.selection, random_start=True)
-    parts = parts_of(source, settings.videos, range(len(source)))
-    clips = mixed([PassingOver(Portion(source, part[0], part[-1] + 1)) for part in parts], weights_of(settings.videos))
-    for path, reason in source.skipped:
-        print(f"left out: {path}: {reason}")
-    if settings.kind == "sound" and not any(video.has_sound for video in source.videos):
-        raise MediaError(f"none of the {len(source.videos)} videos in {settings.videos} has sound: no sound codec")
+    clips = open_clips(settings)
     torch.manual_seed(settings.training.seed)
     with settings_to_blame():
-        codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
-    objective = PictureObjective(codec) if isinstance(codec, PictureVQ) else SoundObjective(codec)
-    whole = dataclasses.asdict(settings)
-    description = Description(
-        settings=whole, identity={settings.kind: whole[settings.kind], "optimizer": settings.training.optimizer}
-    )
+        codec = build_codec(settings.kind, settings.codec, settings.clips)
+    assert not isinstance(codec, PictureDCT)
+    objective = SoundObjective(codec) if isinstance(codec, SoundVQ) else PictureObjective(codec)
+    identity = {settings.kind: dataclasses.asdict(settings.codec), "optimizer": settings.training.optimizer}
+    description = Description(settings=dataclasses.asdict(settings), identity=identity)
     check_beginning(run, resume, description)
     if ranks.rank == 0:
         write_settings(settings, run / SETTINGS)
     preview_batch = first_batch(clips)
+    if isinstance(codec, PictureHybrid) and not resume:
+        fitted = first_batch(clips, NUM_FITTED).frames
+        codec.fit(to_float(fitted).flatten(0, 1))
+        print(f"coefficients are whitened by what they are in {len(fitted)} clips")
     result = train(
         objective,
         lambda position: Loader(clips, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),

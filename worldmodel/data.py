@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from streams.loader import Loader
-from streams.mixture import mixed
+from streams.mixture import Portion, mixed
 from streams.passing_over import PassingOver
 from streams.source import Source
-from streams.videos import VideoSource
+from streams.videos import SoundSource, VideoSource
 from worldmodel.cache.encoding import clip_settings, encode_videos, heldout_of, thumbnail_size
 from worldmodel.cache.from_videos import CodingLoader, VideoWindows, WindowEncoder
 from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource
@@ -22,7 +22,7 @@ from worldmodel.cache.windows import Windows
 from worldmodel.codecs.store import Codec
 from worldmodel.errors import MediaError
 from worldmodel.folders import find_all, parts_of, weights_of
-from worldmodel.settings import TrainSettings
+from worldmodel.settings import TokenizerSettings, TrainSettings
 from worldmodel.training import cluster
 from worldmodel.training.loop import Batches
 
@@ -58,9 +58,26 @@ def open_data(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData:
     return _of_cache(settings) if settings.cache is not None else _of_videos(settings, codecs)
 
 
-def first_batch(source: Source) -> Any:
+def open_clips(settings: TokenizerSettings) -> Source:
+    """The clips that a codec is made from.
+
+    Raises:
+        MediaError: no video can be used, or none has sound though a sound codec is wanted.
+    """
+    kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
+    found = [each for each, _ in find_all(settings.videos).values()]
+    source = kind_of_source(found, settings.clips, settings.selection, random_start=True)
+    parts = parts_of(source, settings.videos, range(len(source)))
+    for path, reason in source.skipped:
+        print(f"left out: {path}: {reason}")
+    if settings.kind == "sound" and not any(video.has_sound for video in source.videos):
+        raise MediaError(f"none of the {len(source.videos)} videos in {settings.videos} has sound: no sound codec")
+    return mixed([PassingOver(Portion(source, part[0], part[-1] + 1)) for part in parts], weights_of(settings.videos))
+
+
+def first_batch(source: Source, num_items: int = NUM_PREVIEWS) -> Any:
     """A few items of a source, evenly spaced, for previews."""
-    count = min(NUM_PREVIEWS, len(source))
+    count = min(num_items, len(source))
     spread = [index * len(source) // count for index in range(count)]
     return source.collate([source.read(index, np.random.default_rng(index)) for index in spread])
 

@@ -7,21 +7,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scale:
-    """One level of the pyramid: a grid of codes out of one vocabulary."""
+    """One level of the pyramid: a grid of codes out of one vocabulary, with one or more planes of them."""
 
     height: int
     width: int
     vocabulary: int
+    planes: int = 1
 
     @property
     def num_codes(self) -> int:
         """Codes of this scale in one frame."""
-        return self.height * self.width
+        return self.planes * self.height * self.width
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """All scales of one frame, coarse to fine. Codes are stored flat, scale after scale, each row by row."""
+    """All scales of one frame, coarse to fine. Codes are stored flat, scale after scale, plane by plane, row by row."""
 
     scales: tuple[Scale, ...]
 
@@ -42,8 +43,11 @@ class Pyramid:
         return self.scales[-1].height, self.scales[-1].width
 
     def describe(self) -> list[list[int]]:
-        """Plain form for attributes and checkpoints: [[height, width, vocabulary], ...]."""
-        return [[scale.height, scale.width, scale.vocabulary] for scale in self.scales]
+        """Plain form for attributes and checkpoints: [[height, width, vocabulary], ...], and planes where several."""
+        return [
+            [scale.height, scale.width, scale.vocabulary, *([scale.planes] if scale.planes > 1 else [])]
+            for scale in self.scales
+        ]
 
     @classmethod
     def from_description(cls, description: list[Any]) -> "Pyramid":

@@ -17,7 +17,7 @@ from worldmodel.config import read_settings, write_settings
 from worldmodel.errors import CheckpointError, SettingsError
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
-from worldmodel.settings import LoaderSettings, TrainingSettings, TrainSettings
+from worldmodel.settings import LoaderSettings, TokenizerSettings, TrainingSettings, TrainSettings
 from worldmodel.training import checkpoint, cluster
 from worldmodel.training.checkpoint import Description, load_weights
 
@@ -49,7 +49,7 @@ def load_codecs(runs: list[Path]) -> tuple[PictureVQ, SoundVQ | None]:
     """One picture codec and at most one sound codec.
 
     Raises:
-        SettingsError: there is none for pictures, or more than one of a kind.
+        SettingsError: there is none for pictures, or more than one of a kind, or one that cannot be modelled.
     """
     codecs: dict[str, Codec] = {}
     for run in runs:
@@ -60,6 +60,11 @@ def load_codecs(runs: list[Path]) -> tuple[PictureVQ, SoundVQ | None]:
             )
         codecs[codec.kind] = codec
     picture, sound = codecs.get("picture"), codecs.get("sound")
+    if picture is not None and any(scale.planes > 1 for scale in picture.pyramid.scales):
+        raise SettingsError(
+            f"the picture codec of family {picture.family} among {[str(run) for run in runs]} has scales of several "
+            "planes, but the world model predicts one code at a place: give a codec of family vq or hybrid"
+        )
     if not isinstance(picture, PictureVQ):
         raise SettingsError(
             f"no picture codec among {[str(run) for run in runs]}: give a run of `worldmodel tokenizer`"
@@ -141,6 +146,18 @@ def check_videos(videos: str | dict[str, float] | None) -> None:
             raise SettingsError(
                 f"the weight {weight:g} of videos {address} is out of range: it must be above 0; leave them out"
             )
+
+
+def check_family(settings: TokenizerSettings, trained: bool) -> None:
+    """Refuse a family that there is not, or that is not made in this way.
+
+    Raises:
+        SettingsError: names the family.
+    """
+    if settings.kind == "sound" and settings.family != "vq":
+        raise SettingsError(f"family={settings.family} is of pictures: kind=sound has vq alone")
+    if (settings.family != "dct") != trained:
+        raise SettingsError(f"family={settings.family} is {'not ' if trained else ''}trained")
 
 
 def check_data(settings: TrainSettings) -> None:

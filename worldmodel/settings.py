@@ -35,9 +35,57 @@ class PictureCodecSettings:
     Attributes:
         channels: of the finest convolutions; each halving of the grid doubles them.
         quantizer: of the latents.
+        jpeg_quality: frames pass through JPEG of this quality (10 to 30, say) before they are encoded, so that no code
+            is spent on what JPEG leaves out; the decoder still learns the frames as they were. 0 leaves them alone.
     """
 
     channels: int = 64
+    quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
+    jpeg_quality: int = 0
+
+
+@dataclass(frozen=True)
+class DctSettings:
+    """JPEG's transform as a codec of pictures; nothing is trained.
+
+    Attributes:
+        block: side of a block in pixels.
+        chroma: half as many rows and columns of colour (JPEG's 4:2:0), or full (4:4:4).
+        qualities: of JPEG (1 to 100), coarse to fine: each refines what those before it left. With bits_per_frame, the
+            lowest and the highest that a frame may be given.
+        bands: at which zigzag frequency each scale stops, DC first; one more takes the rest.
+        dc: what stands for the mean of a block: its difference to its left neighbour (as in JPEG), or its value.
+        sticky_margin: how much worse (in squared steps of the quantiser) the previous frame's value may be and still be
+            kept; 0 switches stickiness off.
+        bits_per_frame: what a frame's codes should cost when JPEG writes them; its quality follows. 0 leaves it fixed.
+    """
+
+    block: Literal[4, 8, 16] = 8
+    chroma: Literal["half", "full"] = "half"
+    qualities: tuple[int, ...] = (20,)
+    bands: tuple[int, ...] = (1, 6, 15)
+    dc: Literal["difference", "value"] = "difference"
+    sticky_margin: float = 0.5
+    bits_per_frame: int = 0
+
+
+@dataclass(frozen=True)
+class HybridSettings:
+    """Multi-scale quantiser over the whitened DCT coefficients of blocks.
+
+    Attributes:
+        block: side of a block in pixels; the finest grid has one place for each.
+        luma_frequencies: coefficients of luma in a latent, in zigzag order; higher frequencies are left out.
+        chroma_frequencies: the same of each of the two chromas.
+        whitening: coefficients are divided by their standard deviation to this power: 1 makes all matter alike, 0 as
+            much as they do in the picture, which rebuilt real videos best (24.5 dB; 23.8 with 0.5, 21.8 with 1).
+        quantizer: of the latents; dim is luma_frequencies + 2 * chroma_frequencies.
+    """
+
+    block: Literal[4, 8, 16] = 8
+    luma_frequencies: int = 10
+    chroma_frequencies: int = 3
+    whitening: float = 0.0
     quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
 
 
@@ -190,7 +238,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """`worldmodel tokenizer`: train one codec from a folder of videos.
+    """`worldmodel tokenizer`: make one codec from a folder of videos.
 
     Attributes:
         videos: folder of videos, one video, a glob or a manifest; or several of them with weights, of which each is
@@ -198,6 +246,8 @@ class TokenizerSettings:
         run: folder of the run, made by the command.
         kind: what the codec encodes.
         selection: which clips of the videos it is trained on.
+        family: how a codec of pictures does it: vq is a learned autoencoder around a quantiser; dct is JPEG's
+            transform, written without training; hybrid is a quantiser over DCT coefficients. Sound has vq alone.
     """
 
     videos: str | dict[str, float]
@@ -209,6 +259,16 @@ class TokenizerSettings:
     sound: SoundCodecSettings = field(default_factory=SoundCodecSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
+    family: Literal["vq", "dct", "hybrid"] = "vq"
+    dct: DctSettings = field(default_factory=DctSettings)
+    hybrid: HybridSettings = field(default_factory=HybridSettings)
+
+    @property
+    def codec(self) -> PictureCodecSettings | DctSettings | HybridSettings | SoundCodecSettings:
+        """Settings of the codec that kind and family name."""
+        if self.kind == "sound":
+            return self.sound
+        return {"vq": self.picture, "dct": self.dct, "hybrid": self.hybrid}[self.family]
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,19 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.fake_codecs import make_videos
+from tests.worldmodel.tiny import MODEL, PICTURE
 from tests.worldmodel.whole_run import LOADER, TRAINING, WholeRun
 from worldmodel import commands
 from worldmodel.cli import main
+from worldmodel.codecs.hybrid import PictureHybrid
 from worldmodel.codecs.store import fingerprint_of, load_codec
 from worldmodel.commands import train_codec, train_world
 from worldmodel.config import read_settings, write_settings
 from worldmodel.errors import CheckpointError, MediaError, SettingsError
+from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
-from worldmodel.run import SETTINGS
-from worldmodel.settings import TokenizerSettings
+from worldmodel.run import SETTINGS, load_codecs
+from worldmodel.settings import HybridSettings, TokenizerSettings
 from worldmodel.training import checkpoint
 from worldmodel.training.signals import StopRequest
 
@@ -199,6 +202,35 @@ def test_a_codec_is_trained_on_a_mixture_of_folders(whole_run: WholeRun, tmp_pat
     train_codec(settings)
     assert load_codec(tmp_path / "run").kind == "picture"
     assert read_settings(TokenizerSettings, tmp_path / "run" / SETTINGS) == settings
+
+
+def test_a_hybrid_codec_is_fitted_and_trained_and_resumed_and_the_world_model_takes_it(
+    whole_run: WholeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    quantizer = replace(PICTURE.quantizer, grids=((1, 1), (2, 2)), dim=8)
+    hybrid = HybridSettings(luma_frequencies=6, chroma_frequencies=1, whitening=1.0, quantizer=quantizer)
+    settings = replace(
+        whole_run.codec_settings("picture", tmp_path / "run"),
+        family="hybrid",
+        hybrid=hybrid,
+        training=replace(TRAINING, checkpoint_every=2),
+    )
+    train_codec(settings)
+    assert "coefficients are whitened by what they are in 16 clips" in capsys.readouterr().out
+    codec, _ = load_codecs([tmp_path / "run"])
+    assert isinstance(codec, PictureHybrid)
+    assert codec.settings == hybrid
+    assert (codec.scale > 0).all()
+    assert len(set(codec.scale.tolist())) > 1
+    before = codec.scale.clone()
+    with pytest.raises(CheckpointError, match="is of another model: picture.whitening is 1.0 there and 0.5 here"):
+        train_codec(replace(settings, hybrid=replace(hybrid, whitening=0.5)), resume=True)
+    train_codec(replace(settings, training=replace(TRAINING, steps=8)), resume=True)
+    again, _ = load_codecs([tmp_path / "run"])
+    assert isinstance(again, PictureHybrid)
+    assert torch.equal(again.scale, before)
+    model = WorldModel(MODEL, again.quantizer, None)
+    assert model.num_codes == again.pyramid.num_codes
 
 
 def test_a_codec_without_checkpoint_is_not_resumed(whole_run: WholeRun, tmp_path: Path):

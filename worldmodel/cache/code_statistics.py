@@ -35,6 +35,7 @@ class CodeStatistics:
         return [
             {
                 "grid": [scale.height, scale.width],
+                "planes": scale.planes,
                 "vocabulary": scale.vocabulary,
                 "used": int((counts > 0).sum()),
                 "perplexity": round(2 ** entropy_bits(counts), 2),
@@ -60,7 +61,7 @@ class StillStatistics:
         pixels = frames.float()
         difference = (pixels[:, 1:] - pixels[:, :-1]).abs().mean(2)
         patches = F.adaptive_avg_pool2d(difference, self.pyramid.grid).flatten(2).numpy(force=True)
-        still = patches < STILL_GREY_LEVELS
+        still = np.tile(patches < STILL_GREY_LEVELS, self.pyramid.scales[-1].planes)
         self.num_still += int(still.sum())
         self.num_changed += int((still & (finest[:, 1:] != finest[:, :-1])).sum())
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from streams.settings import ClipSettings
+from worldmodel.codecs.dct import PictureDCT
+from worldmodel.codecs.in_order import encode_views
 from worldmodel.codecs.quantizer import MultiScaleQuantizer, Quantized
 from worldmodel.layout import Pyramid
-from worldmodel.settings import PictureCodecSettings
+from worldmodel.settings import DctSettings, HybridSettings, PictureCodecSettings
 
 
 class ResidualBlock(nn.Module):
@@ -39,12 +42,23 @@ class PictureVQ(nn.Module):
     """
 
     kind = "picture"
+    family = "vq"
     fingerprint: str | None = None  # set when a trained codec is loaded; no cache is made without
 
-    def __init__(self, settings: PictureCodecSettings, clips: ClipSettings) -> None:
+    settings: PictureCodecSettings | HybridSettings
+
+    def __init__(self, settings: PictureCodecSettings | HybridSettings, clips: ClipSettings) -> None:
         super().__init__()
         self.settings, self.clips = settings, clips
         self.quantizer = MultiScaleQuantizer(settings.quantizer)
+        self.build(settings, clips)
+
+    def build(self, settings: Any, clips: ClipSettings) -> None:
+        """The networks.
+
+        Raises:
+            ValueError: a size does not fit another.
+        """
         channels, dim = settings.channels, settings.quantizer.dim
         num_halvings = _num_halvings((clips.height, clips.width), self.quantizer.pyramid.grid)
         widths = [channels * 2**level for level in range(num_halvings + 1)]
@@ -61,6 +75,17 @@ class PictureVQ(nn.Module):
             nn.Conv2d(channels, 48, 3, padding=1),
             nn.PixelShuffle(4),
         )
+        self.jpeg: PictureDCT | None = None
+        if settings.jpeg_quality:
+            self.jpeg = PictureDCT(DctSettings(qualities=(settings.jpeg_quality,), sticky_margin=0.0), clips)
+
+    def analyse(self, frames: Float[Tensor, "item 3 height width"]) -> Float[Tensor, "item dim row column"]:
+        """Latents of frames (range -1 to 1)."""
+        return self.encoder(frames if self.jpeg is None else self.jpeg.decode(self.jpeg.encode(frames[None]))[0])
+
+    def synthesise(self, latent: Float[Tensor, "item dim row column"]) -> Float[Tensor, "item 3 height width"]:
+        """Frames of latents."""
+        return self.decoder(latent)
 
     @property
     def pyramid(self) -> Pyramid:
@@ -71,8 +96,8 @@ class PictureVQ(nn.Module):
         self, frames: Float[Tensor, "item 3 height width"]
     ) -> tuple[Float[Tensor, "item 3 height width"], Quantized]:
         """Reconstruction of single frames (range -1 to 1) through the quantiser."""
-        quantized = self.quantizer(self.encoder(frames))
-        return self.decoder(quantized.latent), quantized
+        quantized = self.quantizer(self.analyse(frames))
+        return self.synthesise(quantized.latent), quantized
 
     @torch.no_grad()
     def encode(
@@ -93,20 +118,15 @@ class PictureVQ(nn.Module):
             frames: of clips, from -1 to 1.
             lengths: of every view, how many of its first frames are wanted of each clip; all if None.
         """
-        (num_clips, num_frames), half = frames.shape[:2], frames.shape[1] // 2
-        latent = self.latent(frames)
-        fast = torch.cat((latent[:, : 2 * half : 2], latent[:, half:]), 1)  # filled up to the others' length
-        wanted = lengths or ([num_frames] * num_clips, [num_frames] * num_clips, [half] * num_clips)
-        views = torch.cat((latent, latent.flip(1), fast))
-        forwards, backwards, hurried = self.quantizer.encode_beginnings(views, list(itertools.chain(*wanted))).chunk(3)
-        return forwards, backwards, hurried[:, :half]
+        latent = self.latent(frames).float()
+        return encode_views(self.quantizer.encode_frame, latent, lengths, self.pyramid.num_codes)
 
     @torch.no_grad()
     def latent(
         self, frames: Float[Tensor, "batch frame 3 height width"]
     ) -> Float[Tensor, "batch frame dim row column"]:
         """Latents before quantisation."""
-        return self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return self.analyse(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
     @torch.no_grad()
     def decode(
@@ -114,7 +134,7 @@ class PictureVQ(nn.Module):
     ) -> Float[Tensor, "batch frame 3 height width"]:
         """Frames of codes, from the first `num_scales` scales (all by default)."""
         latent = self.quantizer.embed(codes.flatten(0, 1), num_scales)
-        return self.decoder(latent).clamp(-1, 1).unflatten(0, codes.shape[:2])
+        return self.synthesise(latent).clamp(-1, 1).unflatten(0, codes.shape[:2])
 
 
 def _num_halvings(size: tuple[int, int], grid: tuple[int, int]) -> int:

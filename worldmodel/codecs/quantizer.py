@@ -6,10 +6,8 @@ the nearest codebook entries, upsampled, smoothed by a small convolution and sub
 A.1); entries that nobody uses are restarted from the batch (Dhariwal et al. 2020, "Jukebox").
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -122,30 +120,15 @@ class MultiScaleQuantizer(nn.Module):
         latent = latent.float()
         frames = []
         for frame in latent.unbind(1):
-            previous = self._encode_frame(frame, previous if sticky else None)
+            previous = self.encode_frame(frame, previous if sticky else None)
             frames.append(previous)
         return torch.stack(frames, 1)
 
     @torch.no_grad()
-    def encode_beginnings(
-        self, latent: Float[Tensor, "batch frame dim height width"], lengths: Sequence[int]
-    ) -> Int[Tensor, "batch frame code"]:
-        """The codes that `encode` gives, of the first frames of every clip alone; the others are zero and cost nothing.
-
-        Args:
-            latent: of clips.
-            lengths: how many frames of each clip are encoded.
-        """
-        longest_first = sorted(range(len(lengths)), key=lambda clip: -lengths[clip])
-        latent = latent.float()[longest_first]
-        codes = torch.zeros(*latent.shape[:2], self.pyramid.num_codes, dtype=torch.int64, device=latent.device)
-        for frame in range(max(lengths)):
-            running = sum(length > frame for length in lengths)
-            previous = codes[:running, frame - 1] if frame > 0 else None
-            codes[:running, frame] = self._encode_frame(latent[:running, frame], previous)
-        return codes[np.argsort(longest_first)]
-
-    def _encode_frame(self, latent: Tensor, previous: Tensor | None) -> Tensor:
+    def encode_frame(
+        self, latent: Float[Tensor, "batch dim height width"], previous: Int[Tensor, "batch code"] | None
+    ) -> Int[Tensor, "batch code"]:
+        """Codes of one frame of several clips; `previous` are those of the frame before, to which codes stick."""
         total, codes = torch.zeros_like(latent), []
         margin = self.sticky_margin * latent.square().sum(1).mean(dim=(1, 2))
         for index, part in enumerate(self.pyramid.slices):

@@ -20,6 +20,7 @@ class SoundVQ(nn.Module):
     """Sound of frames to codes and back; the waveform is found by Griffin-Lim (Griffin and Lim 1984)."""
 
     kind = "sound"
+    family = "vq"
     fingerprint: str | None = None  # set when a trained codec is loaded; no cache is made without
 
     def __init__(self, settings: SoundCodecSettings, clips: ClipSettings) -> None:

@@ -14,17 +14,32 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from streams.settings import ClipSettings
+from worldmodel.codecs.dct import PictureDCT
+from worldmodel.codecs.hybrid import PictureHybrid
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.errors import CheckpointError, SettingsError
-from worldmodel.settings import PictureCodecSettings, QuantizerSettings, SoundCodecSettings
+from worldmodel.settings import (
+    DctSettings,
+    HybridSettings,
+    PictureCodecSettings,
+    QuantizerSettings,
+    SoundCodecSettings,
+)
 
-Codec = PictureVQ | SoundVQ
+Codec = PictureVQ | PictureDCT | SoundVQ
+CodecSettings = PictureCodecSettings | DctSettings | HybridSettings | SoundCodecSettings
+SETTINGS: dict[tuple[str, str], type[Any]] = {
+    ("picture", "vq"): PictureCodecSettings,
+    ("picture", "dct"): DctSettings,
+    ("picture", "hybrid"): HybridSettings,
+    ("sound", "vq"): SoundCodecSettings,
+}
 WEIGHTS, DESCRIPTION = "codec.safetensors", "codec.json"
 FORMAT_VERSION = 1
 
 
-def build_codec(kind: str, settings: PictureCodecSettings | SoundCodecSettings, clips: ClipSettings) -> Codec:
+def build_codec(kind: str, settings: CodecSettings, clips: ClipSettings) -> Codec:
     """An untrained codec.
 
     Raises:
@@ -38,6 +53,10 @@ def build_codec(kind: str, settings: PictureCodecSettings | SoundCodecSettings, 
         )
     if kind == "picture" and isinstance(settings, PictureCodecSettings):
         return PictureVQ(settings, clips)
+    if kind == "picture" and isinstance(settings, DctSettings):
+        return PictureDCT(settings, clips)
+    if kind == "picture" and isinstance(settings, HybridSettings):
+        return PictureHybrid(settings, clips)
     if kind == "sound" and isinstance(settings, SoundCodecSettings):
         return SoundVQ(settings, clips)
     raise ValueError(f"a codec of kind {kind!r} is not described by {type(settings).__name__}")
@@ -49,6 +68,7 @@ def save_codec(run: Path, codec: Codec) -> str:
     description = {
         "format": FORMAT_VERSION,
         "kind": codec.kind,
+        "family": codec.family,
         "settings": dataclasses.asdict(codec.settings),
         "clips": dataclasses.asdict(codec.clips),
     }
@@ -135,9 +155,15 @@ def _read_description(run: Path) -> dict[str, Any]:
     return description
 
 
-def _settings_of(description: dict[str, Any]) -> PictureCodecSettings | SoundCodecSettings:
-    kind = {"picture": PictureCodecSettings, "sound": SoundCodecSettings}[description["kind"]]
-    plain = dict(description["settings"])
-    quantizer = dict(plain.pop("quantizer"))
-    quantizer["grids"] = tuple(tuple(grid) for grid in quantizer["grids"])
-    return kind(**plain, quantizer=QuantizerSettings(**quantizer))
+def _settings_of(description: dict[str, Any]) -> CodecSettings:
+    kind = SETTINGS[description["kind"], description.get("family", "vq")]
+    plain = {name: _tuples(value) for name, value in description["settings"].items()}
+    if "quantizer" in plain:
+        quantizer = {name: _tuples(value) for name, value in plain["quantizer"].items()}
+        plain["quantizer"] = QuantizerSettings(**quantizer)
+    return kind(**plain)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists alone, and settings hold tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

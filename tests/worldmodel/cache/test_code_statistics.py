@@ -42,6 +42,21 @@ def test_only_changes_where_the_picture_stands_still_count_as_flicker():
     assert still.summary() == {"num_still": 6, "changed": round(5 / 6, 4)}
 
 
+def test_every_plane_of_the_finest_scale_stands_still_where_the_picture_does():
+    frames = torch.full((1, 2, 3, 8, 8), 100, dtype=torch.uint8)
+    frames[0, 1, :, :4] = 200  # the upper half moves
+    pyramid = Pyramid((Scale(1, 1, 4), Scale(2, 2, 8, planes=3)))
+    codes = np.zeros((1, 2, 13), np.uint16)
+    codes[0, 1, 1 + 4 + 2] = 1  # second plane, lower left: still, and changes
+    codes[0, 1, 1 + 8 + 1] = 1  # third plane, upper right: moves
+    still = StillStatistics(pyramid)
+    still.add(codes, frames)
+    assert still.summary() == {"num_still": 6, "changed": round(1 / 6, 4)}
+    statistics = CodeStatistics(pyramid)
+    statistics.add(codes)
+    assert [(row["planes"], row["changed"]) for row in statistics.summary()] == [(1, 0.0), (3, round(2 / 12, 4))]
+
+
 def test_a_film_in_which_nothing_stands_still_has_no_share():
     frames = torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8)
     frames[:, 1] = 255

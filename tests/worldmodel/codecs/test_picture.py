@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streams.clip import to_float, to_uint8
+from tests.jpeg import read_back, written
 from tests.worldmodel.tiny import CLIPS, GRIDS, LATENT_DIM, PICTURE, QUANTIZER, VOCABULARY, codebooks_of, tiny_quantizer
 from worldmodel.codecs.picture import PictureVQ, ResidualBlock
 from worldmodel.settings import PictureCodecSettings
@@ -110,6 +112,21 @@ def test_encoding_needs_no_gradient_and_moves_no_codebook_even_in_training_mode(
     codes = codec.encode(squares(3)[None])
     assert not codec.decode(codes).requires_grad
     assert torch.equal(codebooks_of(codec.quantizer)[0].vectors, before)
+
+
+@pytest.mark.parametrize("quality", [10, 30])
+def test_with_a_jpeg_quality_the_encoder_sees_what_libjpeg_decodes(quality: int):
+    plain = tiny_codec()
+    codec = PictureVQ(dataclasses.replace(PICTURE, jpeg_quality=quality), CLIPS).eval()
+    codec.load_state_dict(plain.state_dict(), strict=False)
+    frames = squares(3)
+    seen = torch.stack([read_back(written(frame, quality, "half")) for frame in to_uint8(frames)])
+    assert not torch.equal(to_uint8(frames), seen)
+    torch.testing.assert_close(codec.latent(frames[None]), plain.latent(to_float(seen)[None]))
+    codec.train()
+    reconstruction, quantized = codec(frames)
+    (F.mse_loss(reconstruction, frames) + quantized.loss).backward()
+    assert codec.encoder[1].weight.grad.any()
 
 
 @torch.no_grad()

@@ -190,19 +190,6 @@ def test_two_halves_are_encoded_as_the_whole(cut: int):
     assert not torch.equal(quantizer.encode(latents[:, cut:]), whole[:, cut:])
 
 
-@pytest.mark.parametrize("lengths", [[5, 5, 5], [2, 5, 3], [1, 4, 4], [0, 1, 0]])
-def test_beginnings_of_clips_have_the_codes_of_whole_clips_and_nothing_comes_after(lengths: list[int]):
-    quantizer = tiny_quantizer()
-    latent = torch.randn(3, 5, LATENT_DIM, 4, 4, generator=torch.Generator().manual_seed(1))
-    latent = 0.7 * latent.cumsum(1)  # slow enough for codes to stick
-    whole, beginnings = quantizer.encode(latent), quantizer.encode_beginnings(latent, lengths)
-    assert (whole[:, 1:] == whole[:, :-1]).any()
-    assert beginnings.dtype == whole.dtype
-    for clip, length in enumerate(lengths):
-        assert torch.equal(beginnings[clip, :length], whole[clip, :length])
-        assert not beginnings[clip, length:].any()
-
-
 def test_the_gradient_goes_straight_through_to_the_encoder():
     quantizer = tiny_quantizer()
     latents = random_latents(3).requires_grad_()

@@ -13,7 +13,6 @@ from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import (
     DESCRIPTION,
     WEIGHTS,
-    Codec,
     FrozenCodecs,
     build_codec,
     copy_codec,
@@ -27,9 +26,10 @@ from worldmodel.settings import PictureCodecSettings, SoundCodecSettings
 KINDS = ("picture", "sound")
 
 
-def made(kind: str) -> Codec:
+def made(kind: str) -> PictureVQ | SoundVQ:
     torch.manual_seed(0)
     codec = build_codec(kind, PICTURE if kind == "picture" else SOUND, CLIPS)
+    assert isinstance(codec, PictureVQ | SoundVQ)
     codec.quantizer = tiny_quantizer() if kind == "picture" else tiny_quantizer(SOUND_QUANTIZER)
     return codec.eval()
 
@@ -94,6 +94,17 @@ def test_any_changed_setting_changes_the_fingerprint(tmp_path: Path):
     path.write_text(json.dumps(description))
     prints.add(fingerprint_of(tmp_path))
     assert len(prints) == 2 + len(changes)
+
+
+def test_a_description_without_a_family_is_of_vq(tmp_path: Path):
+    save_codec(tmp_path, made("picture"))
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    assert description.pop("family") == "vq"
+    description["settings"].pop("jpeg_quality")  # as it was before there was one
+    (tmp_path / DESCRIPTION).write_text(json.dumps(description))
+    loaded = load_codec(tmp_path)
+    assert type(loaded) is PictureVQ
+    assert loaded.settings == PICTURE
 
 
 def test_how_the_description_is_laid_out_does_not_matter(tmp_path: Path):
