@@ -8,14 +8,16 @@ from streams.settings import ClipSettings, LiveSettings, LoaderSettings, Selecti
 
 @dataclass(frozen=True)
 class QuantizerSettings:
-    """Multi-scale residual vector quantiser.
+    """Multi-scale residual quantiser.
 
     Attributes:
+        kind: how the entries of a scale come about: vq learns each, fsq lays them out on a lattice of 3 to 8 levels an
+            axis (vocabulary is their product), bsq on one of signs (vocabulary is a power of two).
         grids: (rows, columns) of every scale, coarse to fine; the last is the latent's own grid.
         vocabulary: entries in the codebook of each scale.
         dim: channels of a latent.
         decay: moving average of the codebook statistics per step.
-        restart_below: entries whose moving count falls below this are restarted from the batch.
+        restart_below: entries whose moving count falls below this are restarted from the batch (vq).
         sticky_margin: how much worse (in units of the mean squared latent) the previous frame's code may be
             and still be kept; 0 switches stickiness off.
     """
@@ -26,6 +28,7 @@ class QuantizerSettings:
     decay: float = 0.98
     restart_below: float = 0.05
     sticky_margin: float = 0.05
+    kind: Literal["vq", "fsq", "bsq"] = "vq"
 
 
 @dataclass(frozen=True)

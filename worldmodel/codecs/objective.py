@@ -71,10 +71,8 @@ def codebook_metrics(quantizer: MultiScaleQuantizer) -> dict[str, Float[Tensor, 
     """Perplexity (how many entries are in even use) and dead entries of every scale's codebook."""
     metrics = {}
     for index, codebook in enumerate(quantizer.codebooks):
-        share = codebook.counts / codebook.counts.sum().clamp(min=1e-9)  # type: ignore[union-attr]
-        metrics[f"perplexity/scale_{index}"] = torch.exp(-(share * (share + 1e-9).log()).sum())
-        dead = codebook.counts <= 2 * codebook.restart_below  # type: ignore[operator]
-        metrics[f"dead_codes/scale_{index}"] = dead.float().sum()
+        metrics[f"perplexity/scale_{index}"] = codebook.perplexity()
+        metrics[f"dead_codes/scale_{index}"] = codebook.dead().float().sum()
     return metrics
 
 
