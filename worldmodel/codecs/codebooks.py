@@ -26,12 +26,15 @@ class Codebook(nn.Module, ABC):
 
     vectors: Tensor
     counts: Tensor
+    uses: Tensor
 
     def __init__(self, settings: QuantizerSettings) -> None:
         super().__init__()
         self.decay, self.restart_below = settings.decay, settings.restart_below
         self.register_buffer("vectors", torch.randn(settings.vocabulary, settings.dim) * 0.1)
         self.register_buffer("counts", torch.zeros(settings.vocabulary))
+        # Apart from the counts, into which a restart puts a stake for every entry that nobody uses.
+        self.register_buffer("uses", torch.zeros(settings.vocabulary), persistent=False)
 
     @abstractmethod
     def update(self, latents: Float[Tensor, "entry dim"], codes: Int[Tensor, " entry"]) -> None:
@@ -51,9 +54,14 @@ class Codebook(nn.Module, ABC):
         return self.counts <= 2 * self.restart_below
 
     def perplexity(self) -> Float[Tensor, ""]:
-        """How many entries in even use would be as rich as those in use are."""
-        share = self.counts / self.counts.sum().clamp(min=1e-9)
-        return torch.exp(-(share * (share + 1e-9).log()).sum())
+        """How many entries in even use would be as rich as those in use lately; NaN where none was used yet."""
+        share = self.uses / self.uses.sum()
+        return torch.exp(-torch.special.xlogy(share, share).sum())
+
+    def _follow(self, counts: Tensor) -> None:
+        """Moving averages of how often each entry is used in a step."""
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.uses.lerp_(counts, 1 - self.decay)
 
     def _count(self, codes: Tensor) -> Tensor:
         return torch.zeros_like(self.counts).index_add_(0, codes, torch.ones_like(codes, dtype=torch.float32))
@@ -79,7 +87,7 @@ class LearnedCodebook(Codebook):
         sum_over_ranks(counts, sums)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.broadcast(pool, 0)
-        self.counts.lerp_(counts, 1 - self.decay)
+        self._follow(counts)
         self.sums.lerp_(sums, 1 - self.decay)
         # Whoever this very batch points at stays, however rarely it is used.
         unused = ((self.counts < self.restart_below) & (counts == 0))[:, None]
@@ -123,8 +131,9 @@ class Lattice(Codebook):
         with full_precision(latents.device):
             counts, sums, products = self._count(codes), latents.sum(0), latents.T @ latents
             sum_over_ranks(counts, sums, products)
-            for average, new in ((self.counts, counts), (self.sums, sums), (self.products, products)):
-                average.lerp_(new, 1 - self.decay)
+            self._follow(counts)
+            self.sums.lerp_(sums, 1 - self.decay)
+            self.products.lerp_(products, 1 - self.decay)
             mean = self.sums / self.counts.sum()
             covariance = self.products / self.counts.sum() - mean[:, None] * mean
             # The small multiple of one keeps axes in which nothing varies apart.

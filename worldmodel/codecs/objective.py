@@ -6,16 +6,33 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from streams.clip import Batch, to_float
+from worldmodel.codecs.health import codebook_metrics, dying_scales, perplexities
 from worldmodel.codecs.picture import PictureVQ
-from worldmodel.codecs.quantizer import MultiScaleQuantizer, still_change_share
+from worldmodel.codecs.quantizer import still_change_share
 from worldmodel.codecs.sound import SoundVQ
 
 SOUND_WEIGHT = 20.0
 STILL_GREY_LEVELS = 2.0  # a patch stands still when it changes by less than this on average
 
 
-class PictureObjective(nn.Module):
+class CodecObjective(nn.Module):
+    """What a codec's objectives share: they tell how rich its codes are."""
+
+    codec: PictureVQ | SoundVQ
+
+    def in_short(self, means: dict[str, float]) -> str:
+        """What of the metrics is shown beside the progress."""
+        return perplexities(means, len(self.codec.pyramid.scales))
+
+    def alarms(self, means: dict[str, float]) -> dict[str, str]:
+        """What is wrong, by name."""
+        return dying_scales(means, self.codec.quantizer, self.codec.kind)
+
+
+class PictureObjective(CodecObjective):
     """Squared and absolute error of the pixels, and commitment to the codes."""
+
+    codec: PictureVQ
 
     def __init__(self, codec: PictureVQ) -> None:
         super().__init__()
@@ -46,8 +63,10 @@ class PictureObjective(nn.Module):
         }
 
 
-class SoundObjective(nn.Module):
+class SoundObjective(CodecObjective):
     """Squared error of log-mel slices, and commitment to the codes."""
+
+    codec: SoundVQ
 
     def __init__(self, codec: SoundVQ) -> None:
         super().__init__()
@@ -65,15 +84,6 @@ class SoundObjective(nn.Module):
         metrics = {"log_mel_error": error.detach().sqrt(), "commitment": quantized.loss.detach()}
         # Mostly silence, so a small error: unweighted, the commitment alone would pull all latents together.
         return SOUND_WEIGHT * error + 0.25 * quantized.loss, metrics | codebook_metrics(self.codec.quantizer)
-
-
-def codebook_metrics(quantizer: MultiScaleQuantizer) -> dict[str, Float[Tensor, ""]]:
-    """Perplexity (how many entries are in even use) and dead entries of every scale's codebook."""
-    metrics = {}
-    for index, codebook in enumerate(quantizer.codebooks):
-        metrics[f"perplexity/scale_{index}"] = codebook.perplexity()
-        metrics[f"dead_codes/scale_{index}"] = codebook.dead().float().sum()
-    return metrics
 
 
 def still_places(
