@@ -65,7 +65,8 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     torch.manual_seed(settings.training.seed)
     with settings_to_blame():
         codec = build_codec(settings.kind, getattr(settings, settings.kind), settings.clips)
-    objective = PictureObjective(codec) if isinstance(codec, PictureVQ) else SoundObjective(codec)
+    picture = isinstance(codec, PictureVQ)
+    objective = PictureObjective(codec, settings.picture_loss) if picture else SoundObjective(codec)
     whole = dataclasses.asdict(settings)
     description = Description(
         settings=whole, identity={settings.kind: whole[settings.kind], "optimizer": settings.training.optimizer}

@@ -45,6 +45,29 @@ class PictureCodecSettings:
 
 
 @dataclass(frozen=True)
+class PictureLossSettings:
+    """What a picture codec is trained on beside squared and absolute error and the commitment to its codes.
+
+    Attributes:
+        still_weight: of the movement of latents where the picture stands still, in units of the mean squared latent.
+        perceptual_weight: of the distance of VGG16's features; 0 needs no weights of it.
+        perceptual_file: weights of VGG16 in torchvision's names, a .safetensors file.
+        perceptual_sha256: hash of that file; another is refused.
+        adversarial_weight: pull of a patch discriminator, in units of the picture's other losses' pull; 0 for none.
+        adversarial_from: share of the run after which it begins.
+        adversarial_channels: of the discriminator's first layer.
+    """
+
+    still_weight: float = 0.0
+    perceptual_weight: float = 0.0
+    perceptual_file: str | None = None
+    perceptual_sha256: str | None = None
+    adversarial_weight: float = 0.0
+    adversarial_from: float = 0.5
+    adversarial_channels: int = 32
+
+
+@dataclass(frozen=True)
 class SoundCodecSettings:
     """Autoencoder of one frame's slice of log-mel around a multi-scale quantiser.
 
@@ -209,6 +232,7 @@ class TokenizerSettings:
     clips: ClipSettings = field(default_factory=lambda: ClipSettings(num_frames=4))
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     picture: PictureCodecSettings = field(default_factory=PictureCodecSettings)
+    picture_loss: PictureLossSettings = field(default_factory=PictureLossSettings)
     sound: SoundCodecSettings = field(default_factory=SoundCodecSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)

@@ -1,17 +1,23 @@
+import hashlib
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from streams.clip import Batch, to_float
+from tests.worldmodel.codecs.test_perceptual import narrow_vgg, weights_of
 from tests.worldmodel.tiny import CLIPS, PICTURE, tiny_quantizer
 from tests.worldmodel.tiny_run import CLIPS as SOUND_CLIPS
 from tests.worldmodel.tiny_run import SOUND
-from worldmodel.codecs.objective import PictureObjective, SoundObjective, still_places
+from worldmodel.codecs.objective import PictureObjective, SoundObjective, still_movement, still_places
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
+from worldmodel.settings import PictureLossSettings
+from worldmodel.training.loop import KnowsShareDone
 
 SAMPLES = SOUND_CLIPS.samples_per_frame
 
@@ -194,3 +200,60 @@ def test_both_say_how_rich_their_codes_are_and_which_scale_dies(kind: str):
     means["perplexity/scale_1"] = 1.2
     assert list(objective.alarms(means)) == ["scale_1"]
     assert objective.alarms(means)["scale_1"].startswith(f"scale 1 of the {kind} codec uses 1 of 16 codes: ")
+
+
+def test_latents_that_stand_still_do_not_move_and_others_may():
+    frames = to_float(noisy_squares(2, 4, noise=0))  # the left half stands still
+    latent = torch.randn(2, 1, 4, 4, 4).repeat(1, 4, 1, 1, 1)
+    latent[..., 2:] += torch.randn(2, 4, 4, 4, 2)
+    assert still_movement(frames, latent) == 0
+    latent[0, 2, :, 1, 0] += 3.0
+    # two of the changes of 2 * 3 * 8 still places, each of 9 in the mean over channels
+    expected = 18 / 48 / float(latent.square().mean())
+    assert float(still_movement(frames, latent)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_weighing_the_movement_of_still_latents_makes_them_move_less():
+    movements = []
+    for weight in (0.0, 10.0):
+        torch.manual_seed(0)
+        objective = PictureObjective(PictureVQ(PICTURE, CLIPS), PictureLossSettings(still_weight=weight)).train()
+        optimizer = torch.optim.Adam(objective.parameters(), lr=2e-3)
+        for _ in range(20):
+            loss, metrics = objective(batch_of(noisy_squares(2, 4)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        movements.append(float(metrics["still_movement"]))
+    assert movements[1] < 0.5 * movements[0]
+
+
+def test_a_perceptual_distance_is_added_to_the_loss(tmp_path: Path):
+    weights = weights_of(narrow_vgg())
+    save_file(weights, tmp_path / "vgg.safetensors")
+    digest = hashlib.sha256((tmp_path / "vgg.safetensors").read_bytes()).hexdigest()
+    settings = PictureLossSettings(0.0, 0.7, str(tmp_path / "vgg.safetensors"), digest)
+    plain, batch = picture_objective(), batch_of(noisy_squares())
+    with_distance = PictureObjective(plain.codec, settings).eval()
+    with torch.no_grad():
+        (before, _), (loss, metrics) = plain(batch), with_distance(batch)
+    assert metrics["perceptual"] > 0
+    torch.testing.assert_close(loss, before + 0.7 * metrics["perceptual"])
+
+
+def test_an_adversary_begins_when_it_is_time_and_only_then_learns():
+    codec = picture_objective().codec
+    objective = PictureObjective(codec, PictureLossSettings(adversarial_weight=0.5, adversarial_from=0.5))
+    assert isinstance(objective, KnowsShareDone)  # so the loop tells it
+    batch = batch_of(noisy_squares())
+    found = []
+    for share in (0.4, 0.6):
+        objective.share_done = share
+        objective.zero_grad()
+        loss, metrics = objective(batch)
+        loss.backward()
+        learned = [weight.grad is not None and bool(weight.grad.any()) for weight in objective.adversary.parameters()]
+        found.append((bool(metrics["adversary"].isnan()), all(learned), any(learned)))
+    assert found == [(True, False, False), (False, True, True)]
+    with torch.no_grad():  # as a preview asks
+        assert objective(batch)[1].keys() == metrics.keys()
