@@ -50,6 +50,7 @@ class PictureLossSettings:
 
     Attributes:
         still_weight: of the movement of latents where the picture stands still, in units of the mean squared latent.
+        sticky: train with codes that are sticky in time, as they will be used, and not with every frame's nearest.
         perceptual_weight: of the distance of VGG16's features; 0 needs no weights of it.
         perceptual_file: weights of VGG16 in torchvision's names, a .safetensors file.
         perceptual_sha256: hash of that file; another is refused.
@@ -58,7 +59,8 @@ class PictureLossSettings:
         adversarial_channels: of the discriminator's first layer.
     """
 
-    still_weight: float = 0.0
+    still_weight: float = 0.1
+    sticky: bool = True
     perceptual_weight: float = 0.0
     perceptual_file: str | None = None
     perceptual_sha256: str | None = None

@@ -52,7 +52,7 @@ class PictureObjective(CodecObjective):
         clips = to_float(batch.frames)
         frames = clips.flatten(0, 1)
         latent = self.codec.encoder(frames)
-        quantized = self.codec.quantizer(latent)
+        quantized = self.codec.quantizer(latent, clips.shape[1] if self.settings.sticky else 1)
         rebuilt = self.codec.decoder(quantized.latent).float()
         error = F.mse_loss(rebuilt, frames)
         movement = still_movement(clips, latent.unflatten(0, clips.shape[:2]))

@@ -50,22 +50,29 @@ class MultiScaleQuantizer(nn.Module):
             if smooth.bias is not None:
                 nn.init.zeros_(smooth.bias)
 
-    def forward(self, latent: Float[Tensor, "item dim height width"]) -> Quantized:
-        """Quantise, with the straight-through gradient; in training mode the codebooks follow the latents."""
-        latent = latent.float()
+    def forward(self, latent: Float[Tensor, "item dim height width"], num_frames: int = 1) -> Quantized:
+        """Quantise, with the straight-through gradient; in training mode the codebooks follow the latents.
+
+        Args:
+            latent: of clips, each clip's frames in their order.
+            num_frames: of every clip; its codes are sticky, as `encode` will have them, and the codebooks learn so.
+        """
+        num_clips = len(latent) // num_frames
+        latent = swapped(latent.float(), num_frames)  # in the order of time
         total, codes, losses = torch.zeros_like(latent), [], []
+        margin = self._margin(latent.detach())
         for index in range(len(self.codebooks)):
-            residual = self._to_scale((latent - total).detach(), index)
-            flat = residual.movedim(1, -1).flatten(0, 2)
-            nearest = self.codebooks[index].nearest(flat)
+            residual = self._residual((latent - total).detach(), index)
+            codes.append(self._choose(residual, index, margin, [num_clips] * num_frames, None))
             if self.training:
-                self.codebooks[index].update(flat, nearest)
-            codes.append(nearest.view(len(latent), -1))
+                self.codebooks[index].update(residual.flatten(0, 1), codes[-1].flatten())
             total = total + self._upsample(codes[-1], index)
             losses.append(F.mse_loss(latent, total.detach()) + 0.25 * F.mse_loss(total, latent.detach()))
         through = latent + (total - latent).detach()
         # The value is `total`; its own gradient trains the smoothing convolutions.
-        return Quantized(through + total - total.detach(), torch.cat(codes, 1), torch.stack(losses).mean())
+        value = through + total - total.detach()
+        codes = swapped(torch.cat(codes, 1), num_clips)
+        return Quantized(swapped(value, num_clips), codes, torch.stack(losses).mean())
 
     @torch.no_grad()
     def encode(
@@ -81,8 +88,8 @@ class MultiScaleQuantizer(nn.Module):
         """
         num_clips, num_frames = latent.shape[:2]
         steps = [num_clips] * num_frames if sticky else [num_clips * num_frames]
-        codes = self._encode(latent.transpose(0, 1).flatten(0, 1), steps, previous if sticky else None)
-        return codes.unflatten(0, (num_frames, num_clips)).transpose(0, 1)
+        codes = self._encode(swapped(latent.flatten(0, 1), num_frames), steps, previous if sticky else None)
+        return swapped(codes, num_clips).unflatten(0, (num_clips, num_frames))
 
     @torch.no_grad()
     def encode_beginnings(
@@ -114,29 +121,22 @@ class MultiScaleQuantizer(nn.Module):
         """
         latent = latent.float()
         total, codes = torch.zeros_like(latent), []
-        margin = self.sticky_margin * latent.square().sum(1).mean(dim=(1, 2))
+        margin = self._margin(latent)
         for index, part in enumerate(self.pyramid.slices):
-            residual = self._to_scale(latent - total, index).flatten(2).transpose(1, 2)
-            nearest = self.codebooks[index].nearest(residual.flatten(0, 1)).view(residual.shape[:2])
-            if self.sticky_margin > 0:
-                dearest = self._price(residual, nearest, index) + margin[:, None]
-                before = None if previous is None else previous[:, part]
-                nearest = self._stick(residual, nearest, dearest, steps, before, index)
-            codes.append(nearest)
+            before = None if previous is None else previous[:, part]
+            codes.append(self._choose(self._residual(latent - total, index), index, margin, steps, before))
             if index + 1 < len(self.pyramid.scales):
-                total = total + self._upsample(nearest, index)
+                total = total + self._upsample(codes[-1], index)
         return torch.cat(codes, 1)
 
-    def _stick(
-        self,
-        residual: Tensor,
-        nearest: Tensor,
-        dearest: Tensor,
-        steps: list[int],
-        previous: Tensor | None,
-        index: int,
+    def _choose(
+        self, residual: Tensor, index: int, margin: Tensor, steps: list[int], previous: Tensor | None
     ) -> Tensor:
-        """The codes of one scale, each the one before it while that costs no more than `dearest`."""
+        """Codes of one scale for what is left over (item, place, dim), each the one before it while that is cheap."""
+        nearest = self.codebooks[index].nearest(residual.flatten(0, 1)).view(residual.shape[:2])
+        if self.sticky_margin == 0 or (len(steps) == 1 and previous is None):
+            return nearest
+        dearest = self._price(residual, nearest, index) + margin[:, None]
         out = []
         for latents, codes, limit in zip(*(each.split(steps) for each in (residual, nearest, dearest)), strict=True):
             if previous is not None:
@@ -145,6 +145,14 @@ class MultiScaleQuantizer(nn.Module):
             out.append(codes)
             previous = codes
         return torch.cat(out)
+
+    def _margin(self, latent: Tensor) -> Tensor:
+        """How much worse than the nearest a kept code may be in each frame."""
+        return self.sticky_margin * latent.square().sum(1).mean(dim=(1, 2))
+
+    def _residual(self, latent: Tensor, index: int) -> Tensor:
+        """What is left over for one scale, (item, place, dim)."""
+        return self._to_scale(latent, index).flatten(2).transpose(1, 2)
 
     def _price(self, latents: Tensor, codes: Tensor, index: int) -> Tensor:
         """Squared distance of latents (item, place, dim) to the entries that stand for them."""
@@ -191,6 +199,11 @@ class MultiScaleQuantizer(nn.Module):
             latent = F.interpolate(latent, self.pyramid.grid, mode="bicubic")
         with full_precision(latent.device):
             return latent + 0.5 * self.smooth[index](latent)
+
+
+def swapped(items: Float[Tensor, "item *rest"] | Int[Tensor, "item *rest"], inner: int) -> Tensor:
+    """Items that lie in groups of `inner`: the first of every group, then the second of every group, and so on."""
+    return items.unflatten(0, (-1, inner)).transpose(0, 1).flatten(0, 1)
 
 
 def still_change_share(

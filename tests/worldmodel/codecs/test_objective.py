@@ -46,11 +46,11 @@ def noisy_squares(num_clips: int = 2, num_frames: int = 5, noise: int = 2) -> Te
     return frames.byte()
 
 
-def picture_objective() -> PictureObjective:
+def picture_objective(settings: PictureLossSettings | None = None) -> PictureObjective:
     torch.manual_seed(0)
     codec = PictureVQ(PICTURE, CLIPS)
     codec.quantizer = tiny_quantizer()
-    return PictureObjective(codec).eval()
+    return PictureObjective(codec, settings).eval()
 
 
 def tones(num_clips: int, num_frames: int = 4, seed: int = 0) -> Tensor:
@@ -67,12 +67,15 @@ def sound_objective() -> SoundObjective:
 
 @torch.no_grad()
 def test_the_loss_of_pictures_is_that_of_its_parts():
-    objective, batch = picture_objective(), batch_of(noisy_squares())
+    objective = picture_objective(PictureLossSettings(still_weight=0.3, sticky=False))
+    batch = batch_of(noisy_squares())
     loss, metrics = objective(batch)
     frames = to_float(batch.frames).flatten(0, 1)
     rebuilt, quantized = objective.codec(frames)
     squared = (rebuilt - frames).square().mean()
     expected = squared + 0.1 * (rebuilt - frames).abs().mean() + 0.25 * quantized.loss
+    expected = expected + 0.3 * metrics["still_movement"]
+    assert metrics["still_movement"] > 0
     torch.testing.assert_close(loss, expected)
     assert float(metrics["psnr"]) == pytest.approx(10 * math.log10(255**2 / float(squared * 127.5**2)), abs=1e-3)
 
@@ -228,11 +231,24 @@ def test_weighing_the_movement_of_still_latents_makes_them_move_less():
     assert movements[1] < 0.5 * movements[0]
 
 
+@torch.no_grad()
+def test_codes_are_sticky_in_training_where_settings_say_so():
+    plain, batch = picture_objective(PictureLossSettings(sticky=False)), batch_of(noisy_squares(2, 6))
+    sticky = PictureObjective(plain.codec, PictureLossSettings(sticky=True)).eval()
+    clips = to_float(batch.frames)
+    rebuilt = plain.codec.decoder(plain.codec.quantizer.embed(plain.codec.encode(clips).flatten(0, 1)))
+    psnr = 10 * torch.log10(4 / (rebuilt - clips.flatten(0, 1)).square().mean())
+    torch.testing.assert_close(sticky(batch)[1]["psnr"], psnr, rtol=1e-4, atol=0.0)
+    assert sticky(batch)[1]["psnr"] != plain(batch)[1]["psnr"]
+
+
 def test_a_perceptual_distance_is_added_to_the_loss(tmp_path: Path):
     weights = weights_of(narrow_vgg())
     save_file(weights, tmp_path / "vgg.safetensors")
     digest = hashlib.sha256((tmp_path / "vgg.safetensors").read_bytes()).hexdigest()
-    settings = PictureLossSettings(0.0, 0.7, str(tmp_path / "vgg.safetensors"), digest)
+    settings = PictureLossSettings(
+        perceptual_weight=0.7, perceptual_file=str(tmp_path / "vgg.safetensors"), perceptual_sha256=digest
+    )
     plain, batch = picture_objective(), batch_of(noisy_squares())
     with_distance = PictureObjective(plain.codec, settings).eval()
     with torch.no_grad():

@@ -97,6 +97,17 @@ def test_encoding_and_embedding_equal_the_forward_pass(kind: str):
 
 @of_every_kind
 @torch.no_grad()
+def test_clips_in_the_forward_pass_have_the_codes_of_encoding(kind: str):
+    quantizer, latents = with_margin(0.3, kind), slowly_moving(5)
+    codes = quantizer.encode(latents)
+    quantized = quantizer(latents.flatten(0, 1), 5)
+    assert torch.equal(quantized.codes.unflatten(0, (2, 5)), codes)
+    torch.testing.assert_close(quantized.latent, quantizer.embed(quantized.codes), atol=1e-5, rtol=1e-5)
+    assert not torch.equal(quantizer(latents.flatten(0, 1)).codes, quantized.codes)
+
+
+@of_every_kind
+@torch.no_grad()
 def test_every_scale_brings_the_latent_closer(kind: str):
     quantizer = with_margin(0.0, kind).train()
     latents = random_latents(16)
