@@ -226,6 +226,7 @@ class TokenizerSettings:
         run: folder of the run, made by the command.
         kind: what the codec encodes.
         selection: which clips of the videos it is trained on.
+        picture_loss: what a picture codec is trained on.
     """
 
     videos: str | dict[str, float]
@@ -234,10 +235,10 @@ class TokenizerSettings:
     clips: ClipSettings = field(default_factory=lambda: ClipSettings(num_frames=4))
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     picture: PictureCodecSettings = field(default_factory=PictureCodecSettings)
-    picture_loss: PictureLossSettings = field(default_factory=PictureLossSettings)
     sound: SoundCodecSettings = field(default_factory=SoundCodecSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
+    picture_loss: PictureLossSettings = field(default_factory=PictureLossSettings)
 
 
 @dataclass(frozen=True)
