@@ -58,7 +58,8 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     with settings_to_blame():
         codec = build_codec(settings.kind, settings.codec, settings.clips)
     assert not isinstance(codec, PictureDCT)
-    objective = SoundObjective(codec) if isinstance(codec, SoundVQ) else PictureObjective(codec)
+    sound = isinstance(codec, SoundVQ)
+    objective = SoundObjective(codec) if sound else PictureObjective(codec, settings.picture_loss)
     identity = {settings.kind: dataclasses.asdict(settings.codec), "optimizer": settings.training.optimizer}
     description = Description(settings=dataclasses.asdict(settings), identity=identity)
     check_beginning(run, resume, description)

@@ -8,14 +8,16 @@ from streams.settings import ClipSettings, LiveSettings, LoaderSettings, Selecti
 
 @dataclass(frozen=True)
 class QuantizerSettings:
-    """Multi-scale residual vector quantiser.
+    """Multi-scale residual quantiser.
 
     Attributes:
+        kind: how the entries of a scale come about: vq learns each, fsq lays them out on a lattice of 3 to 8 levels an
+            axis (vocabulary is their product), bsq on one of signs (vocabulary is a power of two).
         grids: (rows, columns) of every scale, coarse to fine; the last is the latent's own grid.
         vocabulary: entries in the codebook of each scale.
         dim: channels of a latent.
         decay: moving average of the codebook statistics per step.
-        restart_below: entries whose moving count falls below this are restarted from the batch.
+        restart_below: entries whose moving count falls below this are restarted from the batch (vq).
         sticky_margin: how much worse (in units of the mean squared latent) the previous frame's code may be
             and still be kept; 0 switches stickiness off.
     """
@@ -26,6 +28,7 @@ class QuantizerSettings:
     decay: float = 0.98
     restart_below: float = 0.05
     sticky_margin: float = 0.05
+    kind: Literal["vq", "fsq", "bsq"] = "vq"
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,31 @@ class HybridSettings:
     chroma_frequencies: int = 3
     whitening: float = 0.0
     quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
+
+
+@dataclass(frozen=True)
+class PictureLossSettings:
+    """What a picture codec is trained on beside squared and absolute error and the commitment to its codes.
+
+    Attributes:
+        still_weight: of the movement of latents where the picture stands still, in units of the mean squared latent.
+        sticky: train with codes that are sticky in time, as they will be used, and not with every frame's nearest.
+        perceptual_weight: of the distance of VGG16's features; 0 needs no weights of it.
+        perceptual_file: weights of VGG16 in torchvision's names, a .safetensors file.
+        perceptual_sha256: hash of that file; another is refused.
+        adversarial_weight: pull of a patch discriminator, in units of the picture's other losses' pull; 0 for none.
+        adversarial_from: share of the run after which it begins.
+        adversarial_channels: of the discriminator's first layer.
+    """
+
+    still_weight: float = 0.1
+    sticky: bool = True
+    perceptual_weight: float = 0.0
+    perceptual_file: str | None = None
+    perceptual_sha256: str | None = None
+    adversarial_weight: float = 0.0
+    adversarial_from: float = 0.5
+    adversarial_channels: int = 32
 
 
 @dataclass(frozen=True)
@@ -248,6 +276,7 @@ class TokenizerSettings:
         selection: which clips of the videos it is trained on.
         family: how a codec of pictures does it: vq is a learned autoencoder around a quantiser; dct is JPEG's
             transform, written without training; hybrid is a quantiser over DCT coefficients. Sound has vq alone.
+        picture_loss: what a picture codec is trained on.
     """
 
     videos: str | dict[str, float]
@@ -262,6 +291,7 @@ class TokenizerSettings:
     family: Literal["vq", "dct", "hybrid"] = "vq"
     dct: DctSettings = field(default_factory=DctSettings)
     hybrid: HybridSettings = field(default_factory=HybridSettings)
+    picture_loss: PictureLossSettings = field(default_factory=PictureLossSettings)
 
     @property
     def codec(self) -> PictureCodecSettings | DctSettings | HybridSettings | SoundCodecSettings:

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.worldmodel.tiny import MODEL, VOCABULARY, random_codes, tiny_model
+from tests.worldmodel.tiny import MODEL, QUANTIZER, VOCABULARY, random_codes, tiny_model, tiny_quantizer
 from worldmodel.cache.latents import CodeBatch
+from worldmodel.model import WorldModel
 from worldmodel.objective import HEADS, WorldObjective, corrupt
 from worldmodel.rollouts.rollout import imagine_frame
 from worldmodel.settings import HeadSettings
@@ -185,6 +186,23 @@ def test_training_moves_no_codebook():
     optimizer.step()
     for name, value in objective.model.quantizers.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("kind", ["vq", "fsq", "bsq"])
+def test_the_codes_of_every_kind_of_quantizer_can_be_learned(kind: Any):
+    torch.manual_seed(0)
+    model = WorldModel(ALL, tiny_quantizer(replace(QUANTIZER, kind=kind)), None)
+    objective = WorldObjective(model, OFF).train()
+    batch = batch_of(4, num_sound=0)
+    optimizer = torch.optim.Adam([weight for weight in objective.parameters() if weight.requires_grad], lr=5e-3)
+    losses = []
+    for _ in range(15):
+        loss, _ = objective(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("head", HEADS[1:])

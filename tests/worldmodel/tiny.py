@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from streams.settings import ClipSettings
-from worldmodel.codecs.quantizer import Codebook, MultiScaleQuantizer
+from worldmodel.codecs.codebooks import Codebook, LearnedCodebook
+from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.decoder import FrameDecoder, Readout
 from worldmodel.model import WorldModel
 from worldmodel.settings import ModelSettings, PictureCodecSettings, QuantizerSettings, TransformerSettings
@@ -48,7 +49,10 @@ def tiny_quantizer(settings: QuantizerSettings = QUANTIZER, seed: int = 0) -> Mu
     quantizer = MultiScaleQuantizer(settings)
     with torch.no_grad():
         for index, codebook in enumerate(codebooks_of(quantizer)):
-            codebook.vectors.copy_(torch.randn(codebook.vectors.shape, generator=generator) * 0.7**index)
+            drawn = torch.randn(codebook.vectors.shape, generator=generator)
+            # A lattice keeps its form, and becomes as large as what is drawn.
+            table = drawn if isinstance(codebook, LearnedCodebook) else codebook.vectors / codebook.vectors.std()
+            codebook.vectors.copy_(table * 0.7**index)
         for weight in quantizer.smooth.parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
     return quantizer.eval()

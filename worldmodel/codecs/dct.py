@@ -12,7 +12,7 @@ from streams.clip import to_float, to_uint8
 from streams.settings import ClipSettings
 from worldmodel.codecs.dct_scales import BandLayout, Coefficients, differences, sums
 from worldmodel.codecs.dct_transform import BlockTransform
-from worldmodel.codecs.in_order import encode_views
+from worldmodel.codecs.in_order import encode_views, frame_by_frame
 from worldmodel.codecs.jpeg_bits import jpeg_bits
 from worldmodel.codecs.jpeg_tables import quantization_table
 from worldmodel.layout import Pyramid, Scale
@@ -83,7 +83,8 @@ class PictureDCT(nn.Module):
             frames: of clips, from -1 to 1.
             lengths: of every view, how many of its first frames are wanted of each clip; all if None.
         """
-        return encode_views(self.encode_frame, self.coefficients(frames), lengths, self.pyramid.num_codes)
+        encode = frame_by_frame(self.encode_frame, self.pyramid.num_codes)
+        return encode_views(encode, self.coefficients(frames), lengths)
 
     @torch.no_grad()
     def decode(

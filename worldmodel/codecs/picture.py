@@ -118,8 +118,7 @@ class PictureVQ(nn.Module):
             frames: of clips, from -1 to 1.
             lengths: of every view, how many of its first frames are wanted of each clip; all if None.
         """
-        latent = self.latent(frames).float()
-        return encode_views(self.quantizer.encode_frame, latent, lengths, self.pyramid.num_codes)
+        return encode_views(self.quantizer.encode_beginnings, self.latent(frames), lengths)
 
     @torch.no_grad()
     def latent(

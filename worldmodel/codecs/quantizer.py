@@ -1,19 +1,21 @@
-"""Multi-scale residual vector quantisation, with codes that are sticky in time.
+"""Multi-scale residual quantisation, with codes that are sticky in time.
 
 Each scale quantises what the coarser ones left over: the residual is area-downsampled to the scale's grid, replaced by
 the nearest codebook entries, upsampled, smoothed by a small convolution and subtracted (VAR: Tian et al. 2024,
-"Visual Autoregressive Modeling"). Codebooks follow the latents by moving averages (van den Oord et al. 2017, appendix
-A.1); entries that nobody uses are restarted from the batch (Dhariwal et al. 2020, "Jukebox").
+"Visual Autoregressive Modeling").
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldmodel.attention import full_precision
+from worldmodel.codecs.codebooks import Codebook, make_codebook
 from worldmodel.layout import Pyramid, Scale
 from worldmodel.modules import Modules
 from worldmodel.settings import QuantizerSettings
@@ -34,45 +36,6 @@ class Quantized:
     loss: Tensor
 
 
-class Codebook(nn.Module):
-    """The table of vectors of one scale, kept as moving averages of the latents it stands for."""
-
-    def __init__(self, vocabulary: int, dim: int, decay: float, restart_below: float) -> None:
-        super().__init__()
-        self.decay, self.restart_below = decay, restart_below
-        self.register_buffer("vectors", torch.randn(vocabulary, dim) * 0.1)
-        self.register_buffer("counts", torch.zeros(vocabulary))
-        self.register_buffer("sums", torch.zeros(vocabulary, dim))
-        self.vectors: Tensor
-        self.counts: Tensor
-        self.sums: Tensor
-
-    def distances(self, latents: Float[Tensor, "entry dim"]) -> Float[Tensor, "entry code"]:
-        """Squared distance of every latent to every entry, in fp32."""
-        latents = latents.float()
-        with full_precision(latents.device):
-            cross = latents @ self.vectors.T
-        return latents.square().sum(1, keepdim=True) - 2 * cross + self.vectors.square().sum(1)
-
-    @torch.no_grad()
-    def update(self, latents: Float[Tensor, "entry dim"], codes: Int[Tensor, " entry"]) -> None:
-        """One step of the moving averages, over all ranks, and the restart of unused entries."""
-        counts = torch.zeros_like(self.counts).index_add_(0, codes, torch.ones_like(codes, dtype=torch.float32))
-        sums = torch.zeros_like(self.sums).index_add_(0, codes, latents.float())
-        pool = latents.float()[torch.randint(len(latents), (len(self.vectors),), device=latents.device)]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(counts)
-            torch.distributed.all_reduce(sums)
-            torch.distributed.broadcast(pool, 0)
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
-        # Whoever this very batch points at stays, however rarely it is used.
-        unused = ((self.counts < self.restart_below) & (counts == 0))[:, None]
-        self.sums.copy_(torch.where(unused, pool * self.restart_below * 2, self.sums))
-        self.counts.copy_(torch.where(unused[:, 0], torch.full_like(self.counts, self.restart_below * 2), self.counts))
-        self.vectors.copy_(self.sums / self.counts[:, None])
-
-
 class MultiScaleQuantizer(nn.Module):
     """Latents to a pyramid of codes and back, scale by scale."""
 
@@ -80,30 +43,36 @@ class MultiScaleQuantizer(nn.Module):
         super().__init__()
         self.dim, self.sticky_margin = settings.dim, settings.sticky_margin
         self.pyramid = Pyramid(tuple(Scale(h, w, settings.vocabulary) for h, w in settings.grids))
-        self.codebooks = Modules[Codebook](
-            Codebook(settings.vocabulary, settings.dim, settings.decay, settings.restart_below) for _ in settings.grids
-        )
+        self.codebooks = Modules[Codebook](make_codebook(settings) for _ in settings.grids)
         self.smooth = Modules[nn.Conv2d](nn.Conv2d(settings.dim, settings.dim, 3, padding=1) for _ in settings.grids)
         for smooth in self.smooth:
             nn.init.zeros_(smooth.weight)
             if smooth.bias is not None:
                 nn.init.zeros_(smooth.bias)
 
-    def forward(self, latent: Float[Tensor, "item dim height width"]) -> Quantized:
-        """Quantise, with the straight-through gradient; in training mode the codebooks follow the latents."""
-        latent = latent.float()
+    def forward(self, latent: Float[Tensor, "item dim height width"], num_frames: int = 1) -> Quantized:
+        """Quantise, with the straight-through gradient; in training mode the codebooks follow the latents.
+
+        Args:
+            latent: of clips, each clip's frames in their order.
+            num_frames: of every clip; its codes are sticky, as `encode` will have them, and the codebooks learn so.
+        """
+        num_clips = len(latent) // num_frames
+        latent = swapped(latent.float(), num_frames)  # in the order of time
         total, codes, losses = torch.zeros_like(latent), [], []
+        margin = self._margin(latent.detach())
         for index in range(len(self.codebooks)):
-            residual = self._to_scale((latent - total).detach(), index)
-            nearest = self._flat_distances(residual, index).argmin(1)
+            residual = self._residual((latent - total).detach(), index)
+            codes.append(self._choose(residual, index, margin, [num_clips] * num_frames, None))
             if self.training:
-                self.codebooks[index].update(residual.movedim(1, -1).flatten(0, 2), nearest)
-            codes.append(nearest.view(len(latent), -1))
+                self.codebooks[index].update(residual.flatten(0, 1), codes[-1].flatten())
             total = total + self._upsample(codes[-1], index)
             losses.append(F.mse_loss(latent, total.detach()) + 0.25 * F.mse_loss(total, latent.detach()))
         through = latent + (total - latent).detach()
         # The value is `total`; its own gradient trains the smoothing convolutions.
-        return Quantized(through + total - total.detach(), torch.cat(codes, 1), torch.stack(losses).mean())
+        value = through + total - total.detach()
+        codes = swapped(torch.cat(codes, 1), num_clips)
+        return Quantized(swapped(value, num_clips), codes, torch.stack(losses).mean())
 
     @torch.no_grad()
     def encode(
@@ -117,31 +86,77 @@ class MultiScaleQuantizer(nn.Module):
         Scale by scale, the previous frame's code is kept wherever its distance is at most `sticky_margin` mean squared
         latents worse than the nearest one's, so that noise does not flicker through the residual pyramid.
         """
-        latent = latent.float()
-        frames = []
-        for frame in latent.unbind(1):
-            previous = self.encode_frame(frame, previous if sticky else None)
-            frames.append(previous)
-        return torch.stack(frames, 1)
+        num_clips, num_frames = latent.shape[:2]
+        steps = [num_clips] * num_frames if sticky else [num_clips * num_frames]
+        codes = self._encode(swapped(latent.flatten(0, 1), num_frames), steps, previous if sticky else None)
+        return swapped(codes, num_clips).unflatten(0, (num_clips, num_frames))
 
     @torch.no_grad()
-    def encode_frame(
-        self, latent: Float[Tensor, "batch dim height width"], previous: Int[Tensor, "batch code"] | None
-    ) -> Int[Tensor, "batch code"]:
-        """Codes of one frame of several clips; `previous` are those of the frame before, to which codes stick."""
+    def encode_beginnings(
+        self, latent: Float[Tensor, "batch frame dim height width"], lengths: Sequence[int]
+    ) -> Int[Tensor, "batch frame code"]:
+        """The codes that `encode` gives, of the first frames of every clip alone; the others are zero and cost nothing.
+
+        Args:
+            latent: of clips.
+            lengths: how many frames of each clip are encoded.
+        """
+        longest_first = sorted(range(len(lengths)), key=lambda clip: -lengths[clip])
+        running = [sum(length > frame for length in lengths) for frame in range(max(lengths))]
+        codes = torch.zeros(*latent.shape[:2], self.pyramid.num_codes, dtype=torch.int64, device=latent.device)
+        if running:
+            latent = latent[longest_first]
+            packed = torch.cat([latent[:count, frame] for frame, count in enumerate(running)])
+            for frame, part in enumerate(self._encode(packed, running, None).split(running)):
+                codes[: len(part), frame] = part
+        return codes[np.argsort(longest_first)]
+
+    def _encode(
+        self, latent: Float[Tensor, "item dim height width"], steps: list[int], previous: Tensor | None
+    ) -> Int[Tensor, "item code"]:
+        """Codes of frames that lie in the order of time: first `steps[0]` clips' first frames, then the second ones.
+
+        A code depends on the coarser ones of its frame and on the same one before it. So a whole scale is looked up at
+        a time, and only the decision to keep goes from frame to frame.
+        """
+        latent = latent.float()
         total, codes = torch.zeros_like(latent), []
-        margin = self.sticky_margin * latent.square().sum(1).mean(dim=(1, 2))
+        margin = self._margin(latent)
         for index, part in enumerate(self.pyramid.slices):
-            distances = self._flat_distances(self._to_scale(latent - total, index), index)
-            nearest = distances.argmin(1)
-            if previous is not None and self.sticky_margin > 0:
-                old = previous[:, part].flatten()
-                worse = (distances.gather(1, old[:, None]) - distances.gather(1, nearest[:, None]))[:, 0]
-                keep = worse <= margin.repeat_interleave(self.pyramid.scales[index].num_codes)
-                nearest = torch.where(keep, old, nearest)
-            codes.append(nearest.view(len(latent), -1))
-            total = total + self._upsample(codes[-1], index)
+            before = None if previous is None else previous[:, part]
+            codes.append(self._choose(self._residual(latent - total, index), index, margin, steps, before))
+            if index + 1 < len(self.pyramid.scales):
+                total = total + self._upsample(codes[-1], index)
         return torch.cat(codes, 1)
+
+    def _choose(
+        self, residual: Tensor, index: int, margin: Tensor, steps: list[int], previous: Tensor | None
+    ) -> Tensor:
+        """Codes of one scale for what is left over (item, place, dim), each the one before it while that is cheap."""
+        nearest = self.codebooks[index].nearest(residual.flatten(0, 1)).view(residual.shape[:2])
+        if self.sticky_margin == 0 or (len(steps) == 1 and previous is None):
+            return nearest
+        dearest = self._price(residual, nearest, index) + margin[:, None]
+        out = []
+        for latents, codes, limit in zip(*(each.split(steps) for each in (residual, nearest, dearest)), strict=True):
+            if previous is not None:
+                old = previous[: len(codes)]
+                codes = torch.where(self._price(latents, old, index) <= limit, old, codes)  # noqa: PLW2901
+            out.append(codes)
+            previous = codes
+        return torch.cat(out)
+
+    def _margin(self, latent: Tensor) -> Tensor:
+        """How much worse than the nearest a kept code may be in each frame."""
+        return self.sticky_margin * latent.square().sum(1).mean(dim=(1, 2))
+
+    def _residual(self, latent: Tensor, index: int) -> Tensor:
+        """What is left over for one scale, (item, place, dim)."""
+        return self._to_scale(latent, index).flatten(2).transpose(1, 2)
+
+    def _price(self, latents: Tensor, codes: Tensor, index: int) -> Tensor:
+        """Squared distance of latents (item, place, dim) to the entries that stand for them."""
+        return (latents - self.lookup(codes, index)).square().sum(-1)
 
     def embed(
         self, codes: Int[Tensor, "item code"], num_scales: int | None = None
@@ -177,9 +192,6 @@ class MultiScaleQuantizer(nn.Module):
         size = (scale.height, scale.width)
         return latent if latent.shape[-2:] == size else F.interpolate(latent, size, mode="area")
 
-    def _flat_distances(self, latent: Tensor, index: int) -> Tensor:
-        return self.codebooks[index].distances(latent.movedim(1, -1).flatten(0, 2))
-
     def _upsample(self, codes: Tensor, index: int) -> Tensor:
         scale = self.pyramid.scales[index]
         latent = self.lookup(codes, index).movedim(-1, 1).unflatten(-1, (scale.height, scale.width))
@@ -187,6 +199,11 @@ class MultiScaleQuantizer(nn.Module):
             latent = F.interpolate(latent, self.pyramid.grid, mode="bicubic")
         with full_precision(latent.device):
             return latent + 0.5 * self.smooth[index](latent)
+
+
+def swapped(items: Float[Tensor, "item *rest"] | Int[Tensor, "item *rest"], inner: int) -> Tensor:
+    """Items that lie in groups of `inner`: the first of every group, then the second of every group, and so on."""
+    return items.unflatten(0, (-1, inner)).transpose(0, 1).flatten(0, 1)
 
 
 def still_change_share(

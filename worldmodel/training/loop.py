@@ -34,6 +34,19 @@ class KnowsShareDone(Protocol):
 
 
 @runtime_checkable
+class TellsHowItGoes(Protocol):
+    """An objective with more to say about its metrics than its loss."""
+
+    def in_short(self, means: dict[str, float]) -> str:
+        """What of the metrics is shown beside the progress."""
+        ...
+
+    def alarms(self, means: dict[str, float]) -> dict[str, str]:
+        """What is wrong, in words, by a name that stays while it is."""
+        ...
+
+
+@runtime_checkable
 class Batches(Protocol):
     """An endless iterator of batches with its state, as `streams.loader.Loader` is."""
 
@@ -102,7 +115,8 @@ def train(
 
     Args:
         objective: module that maps a batch to a scalar loss and scalar metrics by name (NaN where not measured); an
-            attribute `share_done` is set before every step to the share of the run that is done.
+            attribute `share_done` is set before every step to the share of the run that is done, and one that
+            `TellsHowItGoes` is heard at every report.
         make_loader: loader of this process that starts at a position of the data's order.
         settings: of the loop.
         batch_size: items of one update over all processes.
@@ -180,6 +194,7 @@ class Loop:
         self.report, self.stop, self.stopping = report, stop, False
         self.meter = Meter()
         self.norm = torch.zeros(())
+        self.alarmed: set[str] = set()
         self.num_updates, self.seconds = 0, 0.0
         self.waited_before, self.stages_before = loader.waited_seconds, dict(loader.journal.seconds)
 
@@ -249,11 +264,23 @@ class Loop:
             "data/num_failed": self.loader.journal.counts["failed"],
         }
         self.report.scalars(means | speed | self.shares_of_reading(), step)
-        self.bar.set_postfix_str(
-            f"loss={means['loss']:.4g}, {rate:.3g} samples/s, the model waited {waited:.0%} for data", refresh=False
-        )
+        words = [f"loss={means['loss']:.4g}", f"{rate:.3g} samples/s", f"the model waited {waited:.0%} for data"]
+        objective = self.engine.objective
+        if isinstance(objective, TellsHowItGoes):
+            words.append(objective.in_short(means))
+            self.alarm(objective.alarms(means), step)
+        self.bar.set_postfix_str(", ".join(words), refresh=False)
         self.num_updates, self.seconds = 0, 0.0
         self.waited_before, self.stages_before = self.loader.waited_seconds, dict(self.loader.journal.seconds)
+
+    def alarm(self, alarms: dict[str, str], step: int) -> None:
+        """Says each thing that is wrong once, as long as it lasts; during the warm-up nothing has found its place."""
+        if step <= self.settings.warmup_steps:
+            return
+        for name in alarms.keys() - self.alarmed:
+            if not self.bar.disable:
+                self.bar.write(f"warning: step {step}: {alarms[name]}", file=sys.stderr)
+        self.alarmed = set(alarms)
 
     def shares_of_reading(self) -> dict[str, float]:
         """Share of each stage in the time that reading has taken since the last report, of all workers together."""

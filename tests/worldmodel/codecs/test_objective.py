@@ -1,17 +1,23 @@
+import hashlib
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from streams.clip import Batch, to_float
+from tests.worldmodel.codecs.test_perceptual import narrow_vgg, weights_of
 from tests.worldmodel.tiny import CLIPS, PICTURE, tiny_quantizer
 from tests.worldmodel.tiny_run import CLIPS as SOUND_CLIPS
 from tests.worldmodel.tiny_run import SOUND
-from worldmodel.codecs.objective import PictureObjective, SoundObjective, codebook_metrics, still_places
+from worldmodel.codecs.objective import PictureObjective, SoundObjective, still_movement, still_places
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
+from worldmodel.settings import PictureLossSettings
+from worldmodel.training.loop import KnowsShareDone
 
 SAMPLES = SOUND_CLIPS.samples_per_frame
 
@@ -40,11 +46,11 @@ def noisy_squares(num_clips: int = 2, num_frames: int = 5, noise: int = 2) -> Te
     return frames.byte()
 
 
-def picture_objective() -> PictureObjective:
+def picture_objective(settings: PictureLossSettings | None = None) -> PictureObjective:
     torch.manual_seed(0)
     codec = PictureVQ(PICTURE, CLIPS)
     codec.quantizer = tiny_quantizer()
-    return PictureObjective(codec).eval()
+    return PictureObjective(codec, settings).eval()
 
 
 def tones(num_clips: int, num_frames: int = 4, seed: int = 0) -> Tensor:
@@ -61,12 +67,15 @@ def sound_objective() -> SoundObjective:
 
 @torch.no_grad()
 def test_the_loss_of_pictures_is_that_of_its_parts():
-    objective, batch = picture_objective(), batch_of(noisy_squares())
+    objective = picture_objective(PictureLossSettings(still_weight=0.3, sticky=False))
+    batch = batch_of(noisy_squares())
     loss, metrics = objective(batch)
     frames = to_float(batch.frames).flatten(0, 1)
     rebuilt, quantized = objective.codec(frames)
     squared = (rebuilt - frames).square().mean()
     expected = squared + 0.1 * (rebuilt - frames).abs().mean() + 0.25 * quantized.loss
+    expected = expected + 0.3 * metrics["still_movement"]
+    assert metrics["still_movement"] > 0
     torch.testing.assert_close(loss, expected)
     assert float(metrics["psnr"]) == pytest.approx(10 * math.log10(255**2 / float(squared * 127.5**2)), abs=1e-3)
 
@@ -86,25 +95,6 @@ def test_forty_steps_rebuild_two_pictures():
         loss, metrics = objective.eval()(batch_of(frames))
     assert metrics["psnr"] > 20
     assert loss < 0.15
-
-
-@torch.no_grad()
-def test_perplexity_and_dead_codes_equal_what_is_counted_by_hand():
-    quantizer = tiny_quantizer()
-    counts = torch.zeros(16)
-    counts[:4] = torch.tensor([1.0, 1.0, 2.0, 4.0])
-    counts[4] = 2 * quantizer.codebooks[0].restart_below  # type: ignore[operator]
-    for codebook, values in zip(quantizer.codebooks, (counts, torch.ones(16), torch.zeros(16)), strict=True):
-        codebook.counts.copy_(values)  # type: ignore[union-attr,operator]
-    metrics = codebook_metrics(quantizer)
-    shares = [value / float(counts.sum()) for value in counts.tolist() if value]
-    expected = math.exp(-sum(share * math.log(share) for share in shares))
-    assert float(metrics["perplexity/scale_0"]) == pytest.approx(expected, rel=1e-4)
-    assert metrics["dead_codes/scale_0"] == 16 - 4
-    assert float(metrics["perplexity/scale_1"]) == pytest.approx(16, rel=1e-4)
-    assert metrics["dead_codes/scale_1"] == 0
-    assert metrics["perplexity/scale_2"].isfinite()
-    assert metrics["dead_codes/scale_2"] == 16
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (2, 8), (1, 1)])
@@ -201,3 +191,85 @@ def test_the_metrics_of_both_keep_their_names():
     assert both[0] == both[1] >= {"psnr", "commitment", "perplexity/scale_2", "dead_codes/scale_0"}
     heard = [set(sound(batch_of(frames, tones(2)))[1]), set(sound(replace(batch_of(frames)))[1])]
     assert heard[0] == heard[1] >= {"log_mel_error", "commitment", "perplexity/scale_1"}
+
+
+@pytest.mark.parametrize("kind", ["picture", "sound"])
+def test_both_say_how_rich_their_codes_are_and_which_scale_dies(kind: str):
+    objective = picture_objective() if kind == "picture" else sound_objective()
+    num_scales = len(objective.codec.pyramid.scales)
+    means = {f"perplexity/scale_{index}": 10.4 + index for index in range(num_scales)}
+    assert objective.in_short(means) == {"picture": "perplexity 10/11/12", "sound": "perplexity 10/11"}[kind]
+    assert objective.alarms(means) == {}
+    means["perplexity/scale_1"] = 1.2
+    assert list(objective.alarms(means)) == ["scale_1"]
+    assert objective.alarms(means)["scale_1"].startswith(f"scale 1 of the {kind} codec uses 1 of 16 codes: ")
+
+
+def test_latents_that_stand_still_do_not_move_and_others_may():
+    frames = to_float(noisy_squares(2, 4, noise=0))  # the left half stands still
+    latent = torch.randn(2, 1, 4, 4, 4).repeat(1, 4, 1, 1, 1)
+    latent[..., 2:] += torch.randn(2, 4, 4, 4, 2)
+    assert still_movement(frames, latent) == 0
+    latent[0, 2, :, 1, 0] += 3.0
+    # two of the changes of 2 * 3 * 8 still places, each of 9 in the mean over channels
+    expected = 18 / 48 / float(latent.square().mean())
+    assert float(still_movement(frames, latent)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_weighing_the_movement_of_still_latents_makes_them_move_less():
+    movements = []
+    for weight in (0.0, 10.0):
+        torch.manual_seed(0)
+        objective = PictureObjective(PictureVQ(PICTURE, CLIPS), PictureLossSettings(still_weight=weight)).train()
+        optimizer = torch.optim.Adam(objective.parameters(), lr=2e-3)
+        for _ in range(20):
+            loss, metrics = objective(batch_of(noisy_squares(2, 4)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        movements.append(float(metrics["still_movement"]))
+    assert movements[1] < 0.5 * movements[0]
+
+
+@torch.no_grad()
+def test_codes_are_sticky_in_training_where_settings_say_so():
+    plain, batch = picture_objective(PictureLossSettings(sticky=False)), batch_of(noisy_squares(2, 6))
+    sticky = PictureObjective(plain.codec, PictureLossSettings(sticky=True)).eval()
+    clips = to_float(batch.frames)
+    rebuilt = plain.codec.decoder(plain.codec.quantizer.embed(plain.codec.encode(clips).flatten(0, 1)))
+    psnr = 10 * torch.log10(4 / (rebuilt - clips.flatten(0, 1)).square().mean())
+    torch.testing.assert_close(sticky(batch)[1]["psnr"], psnr, rtol=1e-4, atol=0.0)
+    assert sticky(batch)[1]["psnr"] != plain(batch)[1]["psnr"]
+
+
+def test_a_perceptual_distance_is_added_to_the_loss(tmp_path: Path):
+    weights = weights_of(narrow_vgg())
+    save_file(weights, tmp_path / "vgg.safetensors")
+    digest = hashlib.sha256((tmp_path / "vgg.safetensors").read_bytes()).hexdigest()
+    settings = PictureLossSettings(
+        perceptual_weight=0.7, perceptual_file=str(tmp_path / "vgg.safetensors"), perceptual_sha256=digest
+    )
+    plain, batch = picture_objective(), batch_of(noisy_squares())
+    with_distance = PictureObjective(plain.codec, settings).eval()
+    with torch.no_grad():
+        (before, _), (loss, metrics) = plain(batch), with_distance(batch)
+    assert metrics["perceptual"] > 0
+    torch.testing.assert_close(loss, before + 0.7 * metrics["perceptual"])
+
+
+def test_an_adversary_begins_when_it_is_time_and_only_then_learns():
+    codec = picture_objective().codec
+    objective = PictureObjective(codec, PictureLossSettings(adversarial_weight=0.5, adversarial_from=0.5))
+    assert isinstance(objective, KnowsShareDone)  # so the loop tells it
+    batch = batch_of(noisy_squares())
+    found = []
+    for share in (0.4, 0.6):
+        objective.share_done = share
+        objective.zero_grad()
+        loss, metrics = objective(batch)
+        loss.backward()
+        learned = [weight.grad is not None and bool(weight.grad.any()) for weight in objective.adversary.parameters()]
+        found.append((bool(metrics["adversary"].isnan()), all(learned), any(learned)))
+    assert found == [(True, False, False), (False, True, True)]
+    with torch.no_grad():  # as a preview asks
+        assert objective(batch)[1].keys() == metrics.keys()

@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.worldmodel.tiny import PICTURE, SOUND_QUANTIZER, tiny_quantizer
+from tests.worldmodel.tiny import PICTURE, QUANTIZER, SOUND_QUANTIZER, tiny_quantizer
 from tests.worldmodel.tiny_run import CLIPS, SOUND
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
@@ -112,6 +113,30 @@ def test_how_the_description_is_laid_out_does_not_matter(tmp_path: Path):
     description = json.loads((tmp_path / DESCRIPTION).read_text())
     (tmp_path / DESCRIPTION).write_text(json.dumps(dict(reversed(description.items()))))
     assert fingerprint_of(tmp_path) == fingerprint
+
+
+def test_a_description_without_a_kind_of_quantizer_is_of_learned_entries(tmp_path: Path):
+    save_codec(tmp_path, made("picture"))
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    del description["settings"]["quantizer"]["kind"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(description))
+    settings = load_codec(tmp_path).settings
+    assert isinstance(settings, PictureCodecSettings)
+    assert settings.quantizer.kind == "vq"
+
+
+@pytest.mark.parametrize("kind", ["fsq", "bsq"])
+def test_a_codec_on_a_lattice_comes_back_with_the_same_codes(kind: Literal["fsq", "bsq"], tmp_path: Path):
+    codec, given = (
+        build_codec("picture", replace(PICTURE, quantizer=replace(QUANTIZER, kind=kind)), CLIPS),
+        something("picture"),
+    )
+    assert isinstance(codec, PictureVQ)
+    for _ in range(3):
+        codec.train()(given.flatten(0, 1))
+    codec.eval()
+    save_codec(tmp_path, codec)
+    assert torch.equal(load_codec(tmp_path).encode(given), codec.encode(given))
 
 
 def damage_nothing(run: Path) -> None:

@@ -204,3 +204,33 @@ def test_the_progress_shows_on_the_terminal(tmp_path: Path, capfd: pytest.Captur
     assert "6/6" in printed.err
     assert "loss=" in printed.err
     assert re.search(r" samples/s, the model waited \d+% for data", printed.err)
+
+
+class Speaking(Toy):
+    """Has something to say, and something wrong from its third report to its last but one."""
+
+    def in_short(self, means: dict[str, float]) -> str:
+        return f"twice {means['twice'] / means['loss']:.1f}"
+
+    def alarms(self, means: dict[str, float]) -> dict[str, str]:
+        number = len(self.losses)
+        return {"early": f"early at {number}"} | ({"late": f"late at {number}"} if number in (4, 5) else {})
+
+
+def test_what_an_objective_says_is_shown_and_what_is_wrong_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    train_toy(tmp_path, Speaking(), steps=6, warmup_steps=2, report_every=1)
+    printed = capfd.readouterr().err
+    assert ", twice 2.0" in printed
+    said = re.findall(r"warning: step (\d): (early|late) at (\d)", printed)
+    assert said == [("3", "early", "3"), ("4", "late", "4")]  # nothing in the warm-up
+
+
+def test_what_was_mended_and_breaks_again_is_said_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    class Wavering(Speaking):
+        def alarms(self, means: dict[str, float]) -> dict[str, str]:
+            return {"odd": "odd"} if len(self.losses) % 2 else {}
+
+    train_toy(tmp_path, Wavering(), steps=6, warmup_steps=0, report_every=1)
+    assert re.findall(r"warning: step (\d): odd", capfd.readouterr().err) == ["1", "3", "5"]
