@@ -268,6 +268,7 @@ def test_an_adversary_begins_when_it_is_time_and_only_then_learns():
         objective.zero_grad()
         loss, metrics = objective(batch)
         loss.backward()
+        assert objective.adversary is not None
         learned = [weight.grad is not None and bool(weight.grad.any()) for weight in objective.adversary.parameters()]
         found.append((bool(metrics["adversary"].isnan()), all(learned), any(learned)))
     assert found == [(True, False, False), (False, True, True)]
