@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_codecs import FakePictureCodec, FakeSoundCodec, make_videos
+from tests.fake_codecs import CLIPS, FakePictureCodec, FakeSoundCodec, make_videos
 from tools.latents import main
 from worldmodel.cache.latents import LatentCache
+from worldmodel.codecs.dct import PictureDCT
+from worldmodel.codecs.store import save_codec
+from worldmodel.settings import DctSettings
 
 
 @pytest.fixture
@@ -35,6 +38,15 @@ def test_info_prints_what_is_in_a_cache(built: Path, capsys: pytest.CaptureFixtu
         assert expected in info
     assert "finest codes change in still patches" in info
     assert "skipped       0" in info
+
+
+def test_a_scale_of_several_planes_is_printed_with_their_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    make_videos(tmp_path / "videos")
+    save_codec(tmp_path / "dct", PictureDCT(DctSettings(), CLIPS))
+    arguments = [str(tmp_path / "videos"), str(tmp_path / "OUT.zarr"), "--codec", str(tmp_path / "dct")]
+    assert main(["build", *arguments, "--clips.num_frames", "8"]) == 0
+    grids = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("picture ")]
+    assert grids == ["2x1x1", "2x2", "10x1x1", "5x2x2", "18x1x1", "9x2x2", "98x1x1", "49x2x2"]
 
 
 def test_a_file_that_was_skipped_is_printed_with_its_reason(

@@ -1,6 +1,5 @@
 """Picture codec without training: the codes are JPEG's coefficients, the scales are bands of frequencies."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from streams.clip import to_float, to_uint8
 from streams.settings import ClipSettings
+from worldmodel.codecs.dct_quantizer import BITS_TOLERANCE, largest_values, nearest_quality, quantise
 from worldmodel.codecs.dct_scales import BandLayout, Coefficients, differences, sums
 from worldmodel.codecs.dct_transform import BlockTransform
 from worldmodel.codecs.in_order import encode_views, frame_by_frame
@@ -17,8 +17,6 @@ from worldmodel.codecs.jpeg_bits import jpeg_bits
 from worldmodel.codecs.jpeg_tables import quantization_table
 from worldmodel.layout import Pyramid, Scale
 from worldmodel.settings import DctSettings
-
-BITS_TOLERANCE = 0.1  # share of bits_per_frame by which a frame may miss it before its quality changes
 
 
 class PictureDCT(nn.Module):
@@ -54,7 +52,10 @@ class PictureDCT(nn.Module):
         ]
         self.register_buffer("tables", torch.from_numpy(np.array(tables)))
         self.tables: Tensor
-        scales = [scale for layer in self._bounds() for scale in self.layout.scales(*layer)]
+        # Where the quality is adapted to the frame, the finest steps decide how large values can be.
+        finest = np.array(tables[-1:] if self.adapted else tables)
+        bounds = largest_values(self.transform.peaks / settings.block, finest, settings.sticky_margin)
+        scales = [scale for layer in bounds for scale in self.layout.scales(*layer)]
         self.pyramid = Pyramid((*([Scale(1, 1, len(self.qualities))] if self.adapted else []), *scales))
         offsets = [torch.full((scale.num_codes,), scale.vocabulary // 2) for scale in scales]
         self.register_buffer("offsets", torch.cat(offsets), persistent=False)
@@ -119,18 +120,10 @@ class PictureDCT(nn.Module):
         self, coefficients: Int[Tensor, "item coefficient"], previous: Int[Tensor, "item code"] | None
     ) -> Int[Tensor, "item code"]:
         """Codes of one frame of several clips; `previous` are those of the frame before, to which codes stick."""
+        if self.adapted:
+            return self._encode_adapted(coefficients, previous)
         old = None if previous is None else self.values(previous)
-        if not self.adapted:
-            return self._codes(self._quantised(coefficients, self._layer_steps(), old))
-        quality = self._searched(coefficients)
-        values = self._quantised(coefficients, self._steps_at(quality), None)
-        if previous is not None:
-            before = previous[:, 0]
-            sticky = self._quantised(coefficients, self._steps_at(before), old)
-            kept = self._near_target(sticky) | ((quality == before) & ~self._near_target(values))
-            quality = torch.where(kept, before, quality)
-            values = torch.where(kept[:, None, None], sticky, values)
-        return torch.cat((quality[:, None], self._codes(values)), 1)
+        return self._codes(self._quantised(coefficients, self._layer_steps(), old))
 
     def values(self, codes: Int[Tensor, "item code"]) -> Int[Tensor, "item layer coefficient"]:
         """Quantised values of codes, in one layer for every quality that refines."""
@@ -174,34 +167,31 @@ class PictureDCT(nn.Module):
         return self.layout.spread(self.tables[quality])[:, None]
 
     def _quantised(self, coefficients: Tensor, steps: Tensor, old: Tensor | None) -> Tensor:
-        """(item, layer, coefficient) values; an old one stays unless the picture pays for the change."""
-        left, layers = coefficients, []
-        for layer in range(steps.shape[1]):
-            step = steps[:, layer] * self.settings.block
-            value = left.sign() * ((left.abs() + step // 2) // step)
-            if old is not None and self.settings.sticky_margin > 0:
-                was = old[:, layer]
-                worse = (left - was * step) ** 2 - (left - value * step) ** 2
-                value = torch.where(worse <= self.settings.sticky_margin * step.double() ** 2, was, value)
-            left = left - value * step
-            layers.append(value)
-        return torch.stack(layers, 1)
+        return quantise(coefficients, steps * self.settings.block, old, self.settings.sticky_margin)
+
+    def _encode_adapted(self, coefficients: Tensor, previous: Tensor | None) -> Int[Tensor, "item code"]:
+        """Codes at the previous frame's quality where they still meet the target, else at the one nearest to it."""
+        if previous is None:
+            quality = self._searched(coefficients)
+            values = self._quantised(coefficients, self._steps_at(quality), None)
+        else:
+            quality = previous[:, 0].clone()
+            values = self._quantised(coefficients, self._steps_at(quality), self.values(previous))
+            far = ~self._near_target(values)
+            if far.any():
+                found = self._searched(coefficients[far])
+                afresh = self._quantised(coefficients[far], self._steps_at(found), None)
+                # Where the target is out of reach, the quality stays at its end, and old values may stay too.
+                better = (found != quality[far]) | self._near_target(afresh)
+                quality[far] = torch.where(better, found, quality[far])
+                values[far] = torch.where(better[:, None, None], afresh, values[far])
+        return torch.cat((quality[:, None], self._codes(values)), 1)
 
     def _searched(self, coefficients: Tensor) -> Int[Tensor, " item"]:
-        """The quality (counted from the lowest) whose bits are nearest to the target, by bisection."""
-        target = self.settings.bits_per_frame
-        low = torch.zeros(len(coefficients), dtype=torch.int64, device=coefficients.device)
-        high = torch.full_like(low, len(self.qualities) - 1)
-        for _ in range(math.ceil(math.log2(len(self.qualities)))):
-            middle = (low + high + 1) // 2
-            fits = self._bits_at(coefficients, middle) <= target
-            low, high = torch.where(fits, middle, low), torch.where(fits, high, middle - 1).maximum(low)
-        above = (low + 1).clamp(max=len(self.qualities) - 1)
-        misses = [(self._bits_at(coefficients, quality) - target).abs() for quality in (low, above)]
-        return torch.where(misses[1] < misses[0], above, low)
+        def bits_at(quality: Tensor) -> Tensor:
+            return self._value_bits(self._quantised(coefficients, self._steps_at(quality), None))
 
-    def _bits_at(self, coefficients: Tensor, quality: Tensor) -> Int[Tensor, " item"]:
-        return self._value_bits(self._quantised(coefficients, self._steps_at(quality), None))
+        return nearest_quality(bits_at, len(self.qualities), self.settings.bits_per_frame, coefficients)
 
     def _value_bits(self, values: Tensor) -> Int[Tensor, " item"]:
         return torch.stack([jpeg_bits(*self.layout.unflatten(layer)) for layer in values.unbind(1)]).sum(0)
@@ -209,20 +199,6 @@ class PictureDCT(nn.Module):
     def _near_target(self, values: Tensor) -> Bool[Tensor, " item"]:
         target = self.settings.bits_per_frame
         return (self._value_bits(values) - target).abs() <= BITS_TOLERANCE * target
-
-    def _bounds(self) -> list[tuple[list[int], list[int]]]:
-        """Largest magnitudes of luma's and chroma's values at every frequency, of every layer."""
-        tables, margin = self.tables.double(), self.settings.sticky_margin
-        peaks = torch.from_numpy(self.transform.peaks) / self.settings.block
-        layers = []
-        for layer in range(self.num_layers):
-            # Adapted to the frame, the finest steps decide.
-            steps = tables[-1] if self.adapted else tables[layer]
-            bounds = (peaks / steps + 0.5).floor().long()
-            layers.append((bounds[0].tolist(), bounds[1].tolist()))
-            # What may be left: half a step, or more where an old value is kept.
-            peaks = math.sqrt(0.25 + margin) * steps
-        return layers
 
 
 def _check(settings: DctSettings, size: tuple[int, int], side: int) -> None:
