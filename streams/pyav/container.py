@@ -66,7 +66,7 @@ def read_only(track: av.VideoStream | av.AudioStream) -> None:
         other.discard = Discard.default if other is track else Discard.all
 
 
-def demuxed(container: InputContainer, *tracks: av.VideoStream | av.AudioStream) -> Iterator[av.Packet]:
+def demuxed(container: InputContainer, *tracks: av.VideoStream | av.AudioStream | None) -> Iterator[av.Packet]:
     """Packets of these tracks from where the container stands.
 
     PyAV 18 leaks 144 bytes with every iterator over packets that is dropped before its end; this one closes it.

@@ -51,9 +51,9 @@ class PictureObjective(CodecObjective):
         """Loss and metrics of the frames of a batch."""
         clips = to_float(batch.frames)
         frames = clips.flatten(0, 1)
-        latent = self.codec.encoder(frames)
+        latent = self.codec.analyse(frames)
         quantized = self.codec.quantizer(latent, clips.shape[1] if self.settings.sticky else 1)
-        rebuilt = self.codec.decoder(quantized.latent).float()
+        rebuilt = self.codec.synthesise(quantized.latent).float()
         error = F.mse_loss(rebuilt, frames)
         movement = still_movement(clips, latent.unflatten(0, clips.shape[:2]))
         metrics = {
