@@ -1,9 +1,7 @@
 """`build`: encodes videos into a cache, all of them or one part."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -55,6 +53,7 @@ def run(arguments: Namespace) -> None:
 
     from streams.addresses import find_known
     from streams.videos import VideoSource
+    from tools.latents.codecs import load_codecs
     from tools.latents.info import describe
     from worldmodel.cache.build import BuildOptions, encode_videos
     from worldmodel.cache.building import Work, parse_part
@@ -81,13 +80,6 @@ def run(arguments: Namespace) -> None:
         print(f"{out}: part {arguments.part} is finished; {Work(out).progress()}")
     else:
         print("\n".join(describe(LatentCache(out))))
-
-
-def load_codecs(runs: Sequence[str]) -> list[Any]:
-    """The codecs of runs, ready to encode."""
-    from worldmodel.codecs.store import load_codec
-
-    return [load_codec(Path(each)).eval() for each in runs]
 
 
 def _at_least_one(name: str, value: int) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 
 from streams.errors import UserError
-from tools.latents import build, info, merge, verify
+from tools.latents import build, export, info, merge, sample, verify
 
-COMMANDS = {"build": build, "merge": merge, "info": info, "verify": verify}
+COMMANDS = {"build": build, "merge": merge, "info": info, "verify": verify, "sample": sample, "export": export}
 
 
 def build_parser() -> ArgumentParser:

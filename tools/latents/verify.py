@@ -1,12 +1,6 @@
 """`verify`: checks the files of a cache, its values, and by its codec its codes."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 from jsonargparse import ArgumentParser, Namespace
-
-if TYPE_CHECKING:
-    from worldmodel.cache.latents import LatentCache
 
 DESCRIPTION = """Compares every file with its checksum and all codes with their vocabularies. Then reads a sample of
 clips from their videos again, encodes them again by the codecs that made the cache, and compares the codes; and decodes
@@ -28,32 +22,25 @@ def run(arguments: Namespace) -> None:
     """Checks everything, and prints what is right."""
     import numpy as np
 
+    from tools.latents.codecs import find_codecs
     from worldmodel.cache.checking import check_codes, check_files, check_values
-    from worldmodel.cache.latents import LatentCache, require_codec
+    from worldmodel.cache.latents import LatentCache
+    from worldmodel.errors import CacheError
 
     print(f"{arguments.cache}: all {check_files(arguments.cache)} files are as they were written", flush=True)
     cache = LatentCache(arguments.cache)
     check_values(cache)
     print(f"all codes of {cache.num_clips} clips are in their vocabularies", flush=True)
-    codecs = _codecs_of(cache, arguments.codec) if arguments.num_clips > 0 else []
-    if not codecs:
+    if arguments.num_clips < 1:
         return
-    require_codec(arguments.cache, {codec.kind: codec.fingerprint for codec in codecs})
+    try:
+        codecs = find_codecs(cache, arguments.codec)
+    except CacheError as error:
+        if arguments.codec:
+            raise
+        print(f"no codes were compared: {error}")
+        return
     sample = check_codes(cache, codecs, arguments.num_clips, np.random.default_rng())
     for kind, share in sample.shares.items():
         print(f"{share:.2%} of the {kind} codes of {sample.num_clips} clips are what the codec gives now")
     print(f"decoded frames have {sample.psnr:.2f} dB and values from {sample.darkest} to {sample.brightest}")
-
-
-def _codecs_of(cache: "LatentCache", given: list[str]) -> list[Any]:
-    """The codecs that were given, or those that the cache names where they still are."""
-    from tools.latents.build import load_codecs
-
-    named = [codec["run"] for codec in cache.info.codecs.values()]
-    gone = [run for run in named if not (run and Path(run).exists())]
-    if not given and (gone or not named):
-        print(
-            f"no codes were compared: the runs of its codecs ({', '.join(gone) or 'not noted'}) are gone; give --codec"
-        )
-        return []
-    return load_codecs(given or named)

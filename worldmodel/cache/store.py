@@ -7,6 +7,7 @@ packed into shards. Any zarr tool opens both.
 import json
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -168,6 +169,10 @@ class BlockRows:
             raise IndexError(f"row {row} of {self.num_rows}")
         number, offset = divmod(row, self.block_rows)
         return self._block(number)[offset]
+
+    def gather(self, rows: Sequence[int], cuts: Sequence[slice]) -> Shaped[np.ndarray, "row part ..."]:
+        """A part of each of several rows, all parts as long."""
+        return np.stack([self[row][cut] for row, cut in zip(rows, cuts, strict=True)])
 
     def to_array(self) -> np.ndarray:
         """All rows as one array in memory; for the small ones."""

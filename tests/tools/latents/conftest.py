@@ -1,5 +1,3 @@
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -19,10 +17,8 @@ def runs_in(folder: Path) -> list[Path]:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs named picture and sound hold the fake codecs."""
-    store = types.ModuleType("worldmodel.codecs.store")
     made = {"picture": FakePictureCodec, "sound": FakeSoundCodec}
-    store.load_codec = lambda run: made[run.name]()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "worldmodel.codecs.store", store)
+    monkeypatch.setattr("tools.latents.codecs.load_codec", lambda run: made[run.name]())
 
 
 @pytest.fixture
