@@ -196,7 +196,7 @@ def encode_units(
             yield job, encode(reading)
         return
     on_cpu = torch.device(options.device).type == "cpu"
-    work: Callable[[tuple[int, list[int]]], Any] = partial(_read_and, encode if on_cpu else itself, source)
+    work: Callable[[tuple[int, list[int]]], Any] = partial(read_and, encode if on_cpu else itself, source)
     seconds = partial(_seconds_of, CLIP_SECONDS)
     for job, result in run_in_children(work, jobs, seconds, options.num_workers, WORKER_MEMORY_BYTES):
         if isinstance(result, Failure):
@@ -262,7 +262,8 @@ def itself(reading: Reading) -> Reading:
     return reading
 
 
-def _read_and(then: Callable[[Reading], Any], source: VideoSource, job: tuple[int, list[int]]) -> Any:
+def read_and(then: Callable[[Reading], Any], source: VideoSource, job: tuple[int, list[int]]) -> Any:
+    """What a worker does."""
     return then(read_clips(source, job[1]))
 
 

@@ -5,18 +5,28 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from streams.children import run_in_children
 from streams.clip import Clip, to_float
 from streams.errors import MediaError
 from streams.pyav.writer import write_video
 from streams.videos import VideoSource
 from tests.fake_codecs import CLIPS, FakePictureCodec, FakeSoundCodec, make_videos
-from worldmodel.cache.build import BuildOptions, encode_videos
+from worldmodel.cache.build import (
+    WORKER_MEMORY_BYTES,
+    BuildOptions,
+    Reading,
+    encode_videos,
+    itself,
+    read_and,
+    read_clips,
+)
 from worldmodel.cache.building import Unit, Work
 from worldmodel.cache.encoding import clip_settings
 from worldmodel.cache.latents import LatentCache, LatentSource
@@ -196,6 +206,19 @@ def test_parts_give_the_bytes_of_the_whole_in_any_order(path: Path, videos: list
 def test_workers_give_the_same_bytes(path: Path, videos: list[Path], tmp_path: Path):
     encode_videos(source_of(videos), CODECS, tmp_path / "OUT.zarr", dataclasses.replace(OPTIONS, num_workers=2))
     assert content_of(tmp_path / "OUT.zarr") == content_of(path)
+
+
+def test_what_workers_read_for_a_gpu_is_what_is_read_here(videos: list[Path]):
+    source, jobs = source_of(videos), [(0, [0, 1]), (1, [4, 8])]
+    work = partial(read_and, itself, source)
+    for job, reading in run_in_children(work, jobs, lambda _: 60.0, 1, WORKER_MEMORY_BYTES):
+        assert isinstance(reading, Reading)
+        expected = read_clips(source, job[1])
+        assert reading.batch is not None
+        assert expected.batch is not None
+        assert (reading.videos, reading.skipped) == (expected.videos, expected.skipped)
+        for name in ("frames", "seconds", "sound", "has_sound"):
+            assert torch.equal(getattr(reading.batch, name), getattr(expected.batch, name))
 
 
 def test_a_finished_build_is_left_alone_and_another_is_refused(path: Path, videos: list[Path]):
