@@ -60,13 +60,14 @@ class Positions(Dataset):
         self.source, self.order, self.seed = source, order, seed
         self.journal: Journal = getattr(source, "journal", None) or Journal()
         self.held: dict[int, Any] = {}
+        self.batches = source if isinstance(source, BatchSource) else None
 
     def __getitems__(self, positions: list[int]) -> Part:
         """A batch; of any source and order, the same in every process."""
-        if isinstance(self.source, BatchSource):
+        if self.batches is not None:
             with self.journal.timed("read"):
                 indices = [self.order.item_at(position) for position in positions]
-                batch = self.source.read_batch(indices, self.generators_of(positions))
+                batch = self.batches.read_batch(indices, self.generators_of(positions))
         else:
             with self.journal.timed("read"):
                 items = [self.read(position) for position in positions]
