@@ -1,7 +1,7 @@
 """What a worker does: positions of the endless order become batches."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from streams.journal import Journal
 from streams.order import Order
-from streams.source import Source
+from streams.source import BatchSource, Source
 
 
 @runtime_checkable
@@ -60,18 +60,36 @@ class Positions(Dataset):
         self.source, self.order, self.seed = source, order, seed
         self.journal: Journal = getattr(source, "journal", None) or Journal()
         self.held: dict[int, Any] = {}
+        self.batches = source if isinstance(source, BatchSource) else None
 
     def __getitems__(self, positions: list[int]) -> Part:
         """A batch; of any source and order, the same in every process."""
-        with self.journal.timed("read"):
-            items = [self.read(position) for position in positions]
-        self.journal.count("read", len(items))
-        with self.journal.timed("collate"):
-            batch = self.source.collate(items)
+        if self.batches is not None:
+            with self.journal.timed("read"):
+                indices = [self.order.item_at(position) for position in positions]
+                batch = self.batches.read_batch(indices, self.generators_of(positions))
+        else:
+            with self.journal.timed("read"):
+                items = [self.read(position) for position in positions]
+            with self.journal.timed("collate"):
+                batch = self.source.collate(items)
+        self.journal.count("read", len(positions))
         if get_worker_info() is not None:
             with self.journal.timed("hand_over"):
                 share(batch)
         return Part(batch, self.journal.take(), own_memory_bytes())
+
+    def generators_of(self, positions: list[int]) -> Iterator[np.random.Generator]:
+        """The randomness of each position, whoever reads it: one generator, which is set anew for the next.
+
+        Making one for each would take as long as reading the codes of a clip.
+        """
+        bits = np.random.Philox(key=[self.seed, 0])
+        generator, state = np.random.Generator(bits), bits.state
+        for position in positions:
+            state["state"]["key"] = np.array([self.seed, position], np.uint64)
+            bits.state = state
+            yield generator
 
     def read(self, position: int) -> Any:
         """The item at a position."""

@@ -1,6 +1,6 @@
 """What the loader asks of a source of items."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,4 +38,13 @@ class BlockSource(Source, Protocol):
 
     def read_together(self, indices: list[int], generators: list[np.random.Generator], /) -> list[Any]:
         """Reads increasing items of one block; each is what `read` would give."""
+        ...
+
+
+@runtime_checkable
+class BatchSource(Source, Protocol):
+    """A source that makes a whole batch at less cost than its items one by one."""
+
+    def read_batch(self, indices: list[int], generators: Iterable[np.random.Generator], /) -> Any:
+        """What `collate` would make of what `read` would give; a generator is good until the next one is taken."""
         ...

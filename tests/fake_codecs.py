@@ -10,6 +10,7 @@ from torch import Tensor
 from streams.pyav.writer import write_video
 from streams.settings import ClipSettings
 from worldmodel.layout import Pyramid, Scale
+from worldmodel.settings import PictureCodecSettings, SoundCodecSettings
 
 CLIPS = ClipSettings(frames_per_second=10.0, height=16, width=16, sample_hz=8000)
 
@@ -19,6 +20,7 @@ class FakePictureCodec:
 
     kind = "picture"
     fingerprint = "fake-picture-1"
+    settings: object = PictureCodecSettings()
     pyramid = Pyramid((Scale(1, 1, 16), Scale(2, 2, 16)))
 
     def __init__(self, clips: ClipSettings = CLIPS) -> None:
@@ -36,6 +38,12 @@ class FakePictureCodec:
     def encode_views(self, frames: Tensor, lengths: object = None) -> tuple[Tensor, Tensor, Tensor]:
         return self.encode(frames), self.encode(frames.flip(1)), self.encode(frames[:, : frames.shape[1] // 2 * 2 : 2])
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """Frames whose quarters have the grey of their codes."""
+        grey = codes[..., 1:].unflatten(-1, (2, 2)).float() / 8 - 1
+        quarters = grey.repeat_interleave(self.clips.height // 2, -2).repeat_interleave(self.clips.width // 2, -1)
+        return quarters[:, :, None].expand(-1, -1, 3, -1, -1)
+
     def to(self, device: str) -> "FakePictureCodec":
         return self
 
@@ -48,11 +56,16 @@ class FakeSoundCodec(FakePictureCodec):
 
     kind = "sound"
     fingerprint = "fake-sound-1"
+    settings = SoundCodecSettings()
     pyramid = Pyramid((Scale(1, 2, 8),))
 
     def encode(self, frames: Tensor) -> Tensor:
         """Codes of sound."""
         return (frames.unflatten(-1, (2, -1)).abs().mean(-1) * 8).clamp(0, 7).long()
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Sound that is as loud as its codes say."""
+        return (codes.float() / 8).repeat_interleave(self.clips.samples_per_frame // 2, -1)
 
 
 def make_videos(folder: Path, num_videos: int = 3, num_frames: int = 20, silent: tuple[int, ...] = ()) -> list[Path]:

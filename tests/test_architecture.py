@@ -49,7 +49,7 @@ DOORS = {
     "torchaudio": "streams/mel.py",
     "kornia": "streams/geometry.py",
     "pyarrow": "streams/manifest.py",
-    "zarr": "worldmodel/cache/latents.py",
+    "zarr": "worldmodel/cache/store.py",
     "xformers": "worldmodel/attention.py",
     "matplotlib": "worldmodel/evaluation/plots.py",
     "constriction": "worldmodel/evaluation/entropy.py",

@@ -11,7 +11,7 @@ import docstring_parser
 import pytest
 
 from streams.settings import PhysicsSettings, ScanSettings
-from tools.bench.settings import StreamsSettings
+from tools.bench.settings import LatentsSettings, StreamsSettings
 from worldmodel.settings import (
     DemoSettings,
     EvaluateCodecSettings,
@@ -59,6 +59,7 @@ CLASSES = {
     "worldmodel.cli watch --help": (WatchSettings, ""),
     "tools.videos physics --help": (PhysicsSettings, "world."),
     "tools.bench.__main__ streams --help": (StreamsSettings, ""),
+    "tools.bench.__main__ latents --help": (LatentsSettings, ""),
     "tools.videos scan --help": (ScanSettings, ""),
 }
 OTHERS = {
@@ -72,15 +73,21 @@ OTHERS = {
         "tools.latents",
         "tools.videos",
     ],
-    "tools.latents --help": ["build", "info", "verify"],
-    "tools.latents build --help": ["--codec", "--clips.num_frames", "--heldout", "--batch", "--overwrite", "--threads"],
+    "tools.latents --help": ["build", "merge", "info", "verify", "sample", "export"],
+    "tools.latents build --help": [
+        *("--codec", "--clips.num_frames", "--heldout", "--batch", "--overwrite", "--threads"),
+        *("--workers", "--part", "--archive"),
+    ],
+    "tools.latents merge --help": ["cache", "--out", "--archive"],
     "tools.latents info --help": ["cache"],
     "tools.latents verify --help": ["--codec", "--num_clips"],
+    "tools.latents sample --help": ["cache", "out", "--codec", "--num_clips"],
+    "tools.latents export --help": ["cache", "folder", "--format", "--split", "--shard_clips"],
     "tools.videos --help": ["physics", "scan"],
     "tools.dct --help": ["run", "videos", "--num_clips"],
     "tools.fuzz --help": ["--num-files", "--seed", "--first", "--workers", "--limits.seconds_limit"],
     "tools.watch --help": ["address", "--clips.num_frames", "--live.buffer_seconds", "--out", "--seconds"],
-    "tools.bench.__main__ --help": ["streams"],
+    "tools.bench.__main__ --help": ["streams", "latents"],
 }
 RESUMED = ["worldmodel.cli tokenizer --help", "worldmodel.cli train --help"]
 

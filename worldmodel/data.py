@@ -15,7 +15,8 @@ from streams.mixture import Portion, mixed
 from streams.passing_over import PassingOver
 from streams.source import Source
 from streams.videos import SoundSource, VideoSource
-from worldmodel.cache.encoding import clip_settings, encode_videos, heldout_of, thumbnail_size
+from worldmodel.cache.build import BuildOptions, encode_videos
+from worldmodel.cache.encoding import clip_settings, heldout_of, thumbnail_size
 from worldmodel.cache.from_videos import CodingLoader, VideoWindows, WindowEncoder
 from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource
 from worldmodel.cache.windows import Windows
@@ -185,10 +186,8 @@ def opened_cache(settings: TrainSettings, codecs: Sequence[Codec], num_clips: in
     encoding, device = settings.encoding, next(codecs[0].parameters()).device
     with tempfile.TemporaryDirectory(prefix="worldmodel.") as folder:
         path = Path(folder) / "latents.zarr"
-        encode_videos(
-            videos, codecs, path, encoding.heldout, encoding.chunk_clips, encoding.thumbnail, device=device,
-            positions=chosen,
-        )  # fmt: skip
+        options = BuildOptions(encoding.heldout, encoding.chunk_clips, encoding.thumbnail, str(device))
+        encode_videos(videos, codecs, path, options, chosen)
         yield LatentCache(path)
 
 

@@ -119,6 +119,10 @@ def test_the_cache_is_built_by_the_tool(stubs: Stubs):
     }
     subprocess.run(["bash", SLURM / "latents.sbatch", "videos", "out.zarr"], env=environment, check=True)
     assert stubs.calls.read_text() == "-m tools.latents build videos out.zarr\n"
+    for given, part in (({}, "3/16"), ({"NUM_PARTS": "32"}, "3/32")):
+        array = environment | {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MAX": "16"} | given
+        subprocess.run(["bash", SLURM / "latents.sbatch", "videos", "out.zarr"], env=array, check=True)
+        assert stubs.calls.read_text().splitlines()[-1] == f"-m tools.latents build videos out.zarr --part {part}"
 
 
 @pytest.fixture

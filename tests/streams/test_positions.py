@@ -1,5 +1,6 @@
 import os
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,22 @@ class Blocks:
 
 def positions_of(source: Blocks, num_lanes: int = 1, seed: int = 5) -> Positions:
     return Positions(source, order_of(source, seed, num_lanes), seed)
+
+
+class Batches(Blocks):
+    """The same, which reads batches at once."""
+
+    def read_batch(self, indices: list[int], generators: Iterable[np.random.Generator]) -> torch.Tensor:
+        return torch.stack([Blocks.read(self, *item) for item in zip(indices, generators, strict=True)])
+
+
+def test_a_source_of_batches_gives_what_its_items_one_by_one_would():
+    for seed in (0, 5, 2**40):
+        one, other = positions_of(Blocks(None), seed=seed), positions_of(Batches(None), seed=seed)
+        for wanted in ([0, 1, 2], [40, 3]):
+            part = other.__getitems__(wanted)
+            assert torch.equal(one.__getitems__(wanted).batch, part.batch)
+            assert part.journal.counts["read"] == len(wanted)
 
 
 def test_a_block_is_read_by_one_call_of_read_together():

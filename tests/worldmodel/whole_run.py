@@ -9,7 +9,8 @@ from streams.settings import LoaderSettings, PhysicsSettings
 from streams.videos import VideoSource
 from tests.worldmodel.tiny import MODEL, PICTURE
 from tests.worldmodel.tiny_run import CLIPS, SOUND
-from worldmodel.cache.encoding import clip_settings, encode_videos
+from worldmodel.cache.build import BuildOptions, encode_videos
+from worldmodel.cache.encoding import clip_settings
 from worldmodel.codecs.store import load_codec
 from worldmodel.commands import train_codec, train_world
 from worldmodel.settings import EncodingSettings, TokenizerSettings, TrainingSettings, TrainSettings
@@ -81,6 +82,6 @@ def make_whole_run(folder: Path) -> WholeRun:
         train_codec(whole.codec_settings(kind, run))
     codecs = [load_codec(whole.picture), load_codec(whole.sound)]
     source = VideoSource(find_videos(whole.videos), clip_settings(codecs, CLIP_FRAMES))
-    encode_videos(source, codecs, whole.cache, heldout=HELDOUT, thumbnail_side=THUMBNAIL, progress=False)
+    encode_videos(source, codecs, whole.cache, BuildOptions(HELDOUT, thumbnail_side=THUMBNAIL, progress=False))
     train_world(whole.settings)
     return whole

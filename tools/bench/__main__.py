@@ -1,12 +1,13 @@
-"""Benchmarks: `python -m tools.bench streams` measures the readers of `streams` against their peers in one run."""
+"""Benchmarks, ours against its peers in one run: `streams` reads videos, `latents` reads latent caches."""
 
 import dataclasses
 import sys
+from importlib import import_module
 
 from jsonargparse import ArgumentParser
 
 from streams.errors import UserError
-from tools.bench.settings import StreamsSettings
+from tools.bench.settings import LatentsSettings, StreamsSettings
 
 FLAGS = {
     "quick": "one short file of 256 rows, two rounds: shows in a minute that all works, and measures nothing well",
@@ -23,6 +24,10 @@ def build_parser() -> ArgumentParser:
     for name, meaning in FLAGS.items():
         streams.add_argument(f"--{name}", action="store_true", help=meaning)
     commands.add_subcommand("streams", streams)
+    latents = ArgumentParser(description="Speed of reading latent caches, side by side with a plain numpy memmap.")
+    latents.add_class_arguments(LatentsSettings, skip={"quick"})
+    latents.add_argument("--quick", action="store_true", help="few clips, two rounds: shows that all works")
+    commands.add_subcommand("latents", latents)
     return parser
 
 
@@ -31,9 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     chosen = vars(parsed[parsed.subcommand])
-    settings = StreamsSettings(**{field.name: chosen[field.name] for field in dataclasses.fields(StreamsSettings)})
-    from tools.bench.streams import run
-
+    settings_class = {"streams": StreamsSettings, "latents": LatentsSettings}[parsed.subcommand]
+    settings = settings_class(**{field.name: chosen[field.name] for field in dataclasses.fields(settings_class)})
+    run = import_module(f"tools.bench.{parsed.subcommand}").run
     try:
         run(settings)
     except UserError as error:

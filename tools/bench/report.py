@@ -45,6 +45,10 @@ REQUIREMENTS = (
     Requirement("wrong frames, all containers and orders", "wrong_frames", 0, 0, unit="frames", lower=True),
     Requirement("sound against picture", "sync", 5, 1, unit="ms", lower=True),
     Requirement("2 workers / 1 worker, clips per second", "workers", 1.8, 1.9),
+    Requirement("random clips of a cache / numpy memmap", "latents: single", 0.8, 0.95, "memmap"),
+    Requirement("random batches of a cache / numpy memmap", "latents: batches", 0.5, 0.8, "memmap"),
+    Requirement("shuffled epoch of a cache, by our loader / numpy memmap", "latents: epoch", 0.5, 0.9, "memmap"),
+    Requirement("bytes read for clips that are not in memory / theirs", "latents: cold", 2.0, 1.4, lower=True),
     Requirement("memory after 200,000 clips / after 20,000", "memory", 1.1, 1.0, lower=True),
 )
 

@@ -33,3 +33,38 @@ class StreamsSettings:
     round_seconds: float = 1.0
     quick: bool = False
     long: bool = False
+
+
+@dataclass(frozen=True)
+class LatentsSettings:
+    """What is measured of reading latent caches, on what, how often.
+
+    Attributes:
+        num_clips: clips of the caches, random codes.
+        num_frames: frames of a clip.
+        side: rows and columns of the finest scale of codes; there are half as many on the next, down to one.
+        vocabulary: codes of every scale.
+        thumbnail: rows and columns of the thumbnails.
+        batch: clips of one batch.
+        peers: which of memmap, zarr, npy, lmdb and mds; those that are not installed are named and passed over.
+        folder: where the caches are kept while they are measured; must be on the disk that is of interest.
+        output: file of all numbers (JSON); latents_DATE.json in the folder above if empty.
+        rounds: times that everything is measured; contenders take turns.
+        round_seconds: CPU-seconds of every contender, task and round.
+        cold_clips: clips read after the page cache was emptied of them.
+        quick: few clips, two rounds: shows that all works, and measures nothing well.
+    """
+
+    num_clips: int = 1024
+    num_frames: int = 40
+    side: int = 8
+    vocabulary: int = 1024
+    thumbnail: int = 32
+    batch: int = 64
+    peers: list[str] = field(default_factory=lambda: ["memmap", "zarr", "npy", "lmdb", "mds"])
+    folder: str = "~/.cache/worldmodel-bench"
+    output: str = ""
+    rounds: int = 7
+    round_seconds: float = 2.0
+    cold_clips: int = 100
+    quick: bool = False

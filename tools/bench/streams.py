@@ -15,7 +15,7 @@ from streams.errors import UserError
 from tools.bench import machine, report
 from tools.bench.footage import Footage, bits_per_second, make_footage
 from tools.bench.race import Finding, Race
-from tools.bench.settings import StreamsSettings
+from tools.bench.settings import LatentsSettings, StreamsSettings
 
 Task = Callable[[Sequence[Footage], StreamsSettings], Iterator[Race | Finding]]
 # Name of the task: module and function.
@@ -62,7 +62,7 @@ def run(settings: StreamsSettings) -> None:
     verdicts = report.judge(races, findings)
     print_tables(races, findings, verdicts)
     print(f"\nload at the end: {described['load at the end']}")
-    output = write(settings, folder, described, races, findings, verdicts)
+    output = write("streams", settings, folder, described, races, findings, verdicts)
     print(f"all numbers: {output}")
 
 
@@ -111,7 +111,8 @@ def print_tables(races: list[Race], findings: list[Finding], verdicts: list[repo
 
 
 def write(
-    settings: StreamsSettings,
+    command: str,
+    settings: StreamsSettings | LatentsSettings,
     folder: Path,
     described: dict[str, str],
     races: list[Race],
@@ -119,7 +120,7 @@ def write(
     verdicts: list[report.Verdict],
 ) -> Path:
     """Writes all numbers as JSON; the file appears when it is complete."""
-    name = f"streams_{datetime.now(UTC):%Y%m%d_%H%M%S}.json"
+    name = f"{command}_{datetime.now(UTC):%Y%m%d_%H%M%S}.json"
     output = Path(settings.output).expanduser() if settings.output else folder / name
     numbers = {
         "settings": dataclasses.asdict(settings),

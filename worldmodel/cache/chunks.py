@@ -1,16 +1,20 @@
 """Rows of an array that lies in raw chunk files, mapped into memory: a read costs what its bytes cost."""
 
+import ctypes
 import math
 import mmap
-from collections import OrderedDict
+import os
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from worldmodel.errors import CacheError
 
-_MAX_MAPS = 64  # of one array at a time: every map holds a file descriptor
+_MAX_MAPS = 4096  # of one array at a time; Linux gives a process 65,530
 
 
 class MappedRows:
@@ -32,7 +36,7 @@ class MappedRows:
     ) -> None:
         self.files, self.num_rows, self.chunk_rows = files, num_rows, chunk_rows
         self.row_shape, self.dtype = row_shape, dtype
-        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._maps: dict[int, np.ndarray] = {}
         for file in files:
             self._check(file)
 
@@ -51,6 +55,18 @@ class MappedRows:
         chunk, offset = divmod(row, self.chunk_rows)
         return self._map(chunk)[offset]
 
+    def gather(self, rows: Sequence[int], cuts: Sequence[slice]) -> Shaped[np.ndarray, "row part ..."]:
+        """A part of each of several rows, all parts as long; copied once, but a single one is a read-only view."""
+        if len(rows) == 1:
+            return self[rows[0]][cuts[0]][None]
+        gathered = np.empty((len(rows), cuts[0].stop - cuts[0].start, *self.row_shape[1:]), self.dtype)
+        chunk_rows, kept = self.chunk_rows, self._maps.get  # looked up once: the loop is as fast as its lines are few
+        for place, row in enumerate(rows):
+            chunk, offset = divmod(row, chunk_rows)
+            mapped = kept(chunk)
+            gathered[place] = (self._map(chunk) if mapped is None else mapped)[offset, cuts[place]]
+        return gathered
+
     def to_array(self) -> np.ndarray:
         """All rows as one array in memory; for the small ones."""
         chunks = [np.fromfile(file, self.dtype).reshape(self.chunk_rows, *self.row_shape) for file in self.files]
@@ -58,7 +74,7 @@ class MappedRows:
 
     def __getstate__(self) -> dict[str, Any]:
         # A map would travel to a loader's worker as a copy of all its data; each process makes its own.
-        return self.__dict__ | {"_maps": OrderedDict()}
+        return self.__dict__ | {"_maps": {}}
 
     def _check(self, file: Path) -> None:
         try:
@@ -71,14 +87,37 @@ class MappedRows:
             )
 
     def _map(self, chunk: int) -> np.ndarray:
-        if chunk in self._maps:
-            self._maps.move_to_end(chunk)
-            return self._maps[chunk]
-        self._check(self.files[chunk])
-        with self.files[chunk].open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        mapped.madvise(mmap.MADV_RANDOM)  # a cold read would else fetch a hundred times what is asked for
-        self._maps[chunk] = np.frombuffer(mapped, self.dtype).reshape(self.chunk_rows, *self.row_shape)
-        if len(self._maps) > _MAX_MAPS:
-            self._maps.popitem(last=False)
-        return self._maps[chunk]
+        found = self._maps.get(chunk)
+        if found is None:
+            self._check(self.files[chunk])
+            mapped = _mapped(self.files[chunk], self.chunk_bytes)
+            found = np.frombuffer(mapped, self.dtype).reshape(self.chunk_rows, *self.row_shape)
+            found.flags.writeable = False
+            if len(self._maps) >= _MAX_MAPS:
+                del self._maps[next(iter(self._maps))]
+            self._maps[chunk] = found
+        return found
+
+
+def _mapped(file: Path, num_bytes: int) -> Any:
+    """A file as memory. By the C library, since a map of Python's `mmap` keeps a file descriptor until 3.13."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        address = _LIBC.mmap(None, num_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+    finally:
+        os.close(descriptor)
+    if address == ctypes.c_void_p(-1).value:
+        number = ctypes.get_errno()
+        raise CacheError(f"chunk {file} of the latent cache cannot be mapped ({os.strerror(number)})")
+    # A cold read would else fetch a hundred times what is asked for.
+    _LIBC.madvise(address, num_bytes, mmap.MADV_RANDOM)
+    memory = (ctypes.c_ubyte * num_bytes).from_address(address)
+    weakref.finalize(memory, _LIBC.munmap, address, num_bytes).atexit = False
+    return memory
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+_LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)

@@ -1,32 +1,20 @@
-"""Videos to a latent cache: every clip is read once and encoded in the three orders that views need."""
+"""Clips to codes: every clip is encoded in the three orders that views need."""
 
-import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Int, Integer, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
-from streams.addresses import content_hash, text_of
-from streams.clip import Batch, Clip, to_float
-from streams.errors import MediaError
+from streams.clip import Batch, to_float
 from streams.geometry import resize_crop
 from streams.settings import ClipSettings
-from streams.videos import VideoSource
-from worldmodel.cache.code_statistics import CodeStatistics, StillStatistics
-from worldmodel.cache.latents import CacheInfo, LatentCache, LatentWriter
-from worldmodel.errors import CacheError, SettingsError
+from worldmodel.errors import SettingsError
 from worldmodel.layout import Pyramid
-
-log = logging.getLogger(__name__)
 
 
 class Codec(Protocol):
@@ -34,6 +22,7 @@ class Codec(Protocol):
 
     kind: Any
     clips: Any
+    settings: Any
 
     @property
     def pyramid(self) -> Pyramid:
@@ -70,80 +59,6 @@ def by_kind(codecs: Sequence[Any]) -> dict[str, Any]:
 def clip_settings(codecs: Sequence[Any], num_frames: int) -> ClipSettings:
     """How videos must be read for these codecs: as they were trained, in clips of `num_frames`."""
     return replace(by_kind(codecs)["picture"].clips, num_frames=num_frames)
-
-
-def encode_videos(
-    source: VideoSource,
-    codecs: Sequence[Any],
-    path: str | Path,
-    heldout: float = 0.1,
-    batch_size: int = 32,
-    thumbnail_side: int = 32,
-    overwrite: bool = False,
-    device: torch.device | str = "cpu",
-    num_threads: int = 1,
-    progress: bool = True,
-    positions: Sequence[int] | None = None,
-) -> CacheInfo:
-    """Write the latent cache of the clips of a source.
-
-    Args:
-        source: clips, sampled as `clip_settings` says.
-        codecs: one picture codec and at most one sound codec (`Codec`), on `device`.
-        path: the cache to write.
-        heldout: share of the videos that is kept for evaluation; a video is wholly in or out of it.
-        batch_size: clips encoded at a time.
-        thumbnail_side: shorter side of the thumbnails.
-        overwrite: replace a cache that is there already.
-        device: where the codecs are.
-        num_threads: of torch while encoding. Sticky encoding is many small steps, one frame after another, at each of
-            which threads wait for each other: on a busy machine of two cores, two were tens of times slower than one.
-        progress: show clips per second and the time left.
-        positions: which of the source's clips; all if None.
-
-    Raises:
-        SettingsError: when the codecs do not fit together or the source.
-        CacheError: when the cache is there already, or no clip could be read.
-    """
-    kinds, settings = by_kind(codecs), source.settings
-    positions = range(len(source)) if positions is None else positions
-    if settings != clip_settings(codecs, settings.num_frames):
-        raise SettingsError(
-            f"the videos are read as {settings}, but the codecs were trained on {kinds['picture'].clips}"
-        )
-    hashes = [video.content_hash() for video in source.videos]
-    info = CacheInfo(
-        fingerprints={kind: codec.fingerprint for kind, codec in kinds.items()},
-        pyramids={kind: codec.pyramid for kind, codec in kinds.items()},
-        num_frames=settings.num_frames,
-        frames_per_second=settings.frames_per_second,
-        sample_hz=settings.sample_hz,
-        thumbnail=thumbnail_size(settings, thumbnail_side),
-        videos=[(text_of(video.path.absolute()), digest) for video, digest in zip(source.videos, hashes, strict=True)],
-    )
-    splits = heldout_of(hashes, heldout)
-    skipped = [(str(file), reason) for file, reason in source.skipped]
-    statistics = {kind: CodeStatistics(codec.pyramid) for kind, codec in kinds.items()}
-    still = StillStatistics(kinds["picture"].pyramid)
-    with (
-        LatentWriter(path, info, overwrite, expected_clips=len(positions)) as writer,
-        limited_threads(num_threads),
-        tqdm(total=len(positions), unit="clip", disable=not progress) as bar,
-    ):
-        for indices, clips in _batches(source, positions, batch_size, skipped, bar):
-            batch = source.collate(clips)
-            rows = encode_batch(batch, kinds, info.thumbnail, device)
-            videos = np.array([source.clips[index].video for index in indices], dtype=np.int32)
-            writer.append(rows | {"video": videos, "heldout": np.array(splits)[videos]})
-            for kind, counted in statistics.items():
-                counted.add(rows[kind])
-            still.add(rows["picture"], batch.frames)
-        measured: dict[str, Any] = {}
-        if writer.num_clips:
-            measured = {kind: counted.summary() for kind, counted in statistics.items()} | {"still": still.summary()}
-        info = writer.finish(skipped, measured)
-    log.info("%s: %d clips of %d videos, %d skipped", path, writer.num_clips, len(info.videos), len(skipped))
-    return info
 
 
 @torch.no_grad()
@@ -189,37 +104,6 @@ def encode_batch(
     }
 
 
-def check_codes(path: str | Path, codecs: Sequence[Any], num_clips: int, generator: np.random.Generator) -> float:
-    """Read some clips of a cache from their videos again and encode them again.
-
-    Returns:
-        The share of picture codes that are as in the cache; 1 up to ties that another machine breaks differently.
-
-    Raises:
-        MediaError: when a video is gone or has changed.
-        CacheError: when fewer than 99 % of the codes agree.
-    """
-    cache, kinds = LatentCache(path), by_kind(codecs)
-    settings = clip_settings(codecs, cache.info.num_frames)
-    shares = []
-    for position in generator.choice(cache.num_clips, min(num_clips, cache.num_clips), replace=False).tolist():
-        name, digest = cache.info.videos[int(cache.rows["video"][position])]
-        if not Path(name).is_file() or content_hash(Path(name)) != digest:
-            raise MediaError(f"{name} is gone or has changed since the cache was made: build the cache again")
-        source = VideoSource([Path(name)], settings)
-        first = round(float(cache.rows["seconds"][position][0]) * settings.frames_per_second)
-        index = [address.start for address in source.clips].index(first)
-        clip = source.read(index, generator)
-        source.close()
-        rows = encode_batch(source.collate([clip]), {"picture": kinds["picture"]}, cache.info.thumbnail, "cpu")
-        shares.append((rows["picture"][0] == cache.rows["picture"][position]).mean())
-    if np.mean(shares) < 0.99:
-        raise CacheError(
-            f"only {np.mean(shares):.1%} of the codes in {path} are what the codec gives now: build the cache again"
-        )
-    return float(np.mean(shares))
-
-
 def heldout_of(hashes: list[str], share: float) -> list[bool]:
     """Which videos are held out, by the hash of their content, so that new videos leave the others where they are.
 
@@ -258,42 +142,3 @@ def limited_threads(num_threads: int) -> Iterator[None]:
 
 def _uint16(codes: Int[Tensor, "batch frame code"]) -> Integer[np.ndarray, "batch frame code"]:
     return codes.cpu().numpy().astype(np.uint16)
-
-
-def _batches(
-    source: VideoSource, positions: Sequence[int], batch_size: int, skipped: list[tuple[str, str]], bar: Any
-) -> Iterator[tuple[list[int], list[Clip]]]:
-    """Readable clips in order, read ahead by a thread; the others go to `skipped` with their reason."""
-    indices: list[int] = []
-    clips: list[Clip] = []
-    for index, pending in _read_ahead(source, positions, 2 * batch_size):
-        try:
-            clip = pending.result()
-        except MediaError as error:
-            address = source.clips[index]
-            skipped.append((str(address.path), f"clip at frame {address.start}: {error}"))
-        else:
-            indices.append(index)
-            clips.append(clip)
-        bar.update()
-        if len(clips) == batch_size:
-            yield indices, clips
-            indices, clips = [], []
-    if clips:
-        yield indices, clips
-
-
-def _read_ahead(source: VideoSource, positions: Sequence[int], num_ahead: int) -> Iterator[tuple[int, "Future[Clip]"]]:
-    generator = np.random.default_rng(0)
-    waiting: deque[tuple[int, Future[Clip]]] = deque()
-    with ThreadPoolExecutor(max_workers=1) as reader:  # one, since a source's decoders are used by one thread at a time
-        try:
-            for index in positions:
-                waiting.append((index, reader.submit(source.read, index, generator)))
-                if len(waiting) > num_ahead:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            reader.shutdown(cancel_futures=True)
-            source.close()

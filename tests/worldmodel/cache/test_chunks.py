@@ -1,3 +1,4 @@
+import gc
 import pickle
 from pathlib import Path
 
@@ -36,6 +37,31 @@ def test_a_row_beyond_the_end_is_no_padding(files: list[Path]):
     for row in (7, -1):
         with pytest.raises(IndexError, match=f"row {row} of 7"):
             opened(files)[row]
+
+
+def test_parts_of_rows_are_gathered_wherever_they_lie(files: list[Path]):
+    rows = opened(files)
+    for chosen in ([4], [6, 0, 3, 3]):
+        cuts = [slice(row % 2, row % 2 + 1) for row in chosen]
+        expected = np.stack([ROWS[row][cut] for row, cut in zip(chosen, cuts, strict=True)])
+        assert (rows.gather(chosen, cuts) == expected).all()
+
+
+def test_maps_keep_no_file_open_and_go_when_nobody_looks_at_them(files: list[Path]):
+    def mapped() -> int:
+        return sum(str(files[0].parent) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+    num_open, rows = len(list(Path("/proc/self/fd").iterdir())), opened(files)
+    kept = [rows[0], rows[3], rows[6]][0]
+    assert len(list(Path("/proc/self/fd").iterdir())) == num_open
+    assert mapped() == 3
+    del rows
+    gc.collect()
+    assert mapped() == 1
+    assert (kept == ROWS[0]).all()
+    del kept
+    gc.collect()
+    assert mapped() == 0
 
 
 def test_rows_cannot_be_written(files: list[Path]):

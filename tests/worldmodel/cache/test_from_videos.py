@@ -12,7 +12,8 @@ from streams.settings import LoaderSettings
 from streams.videos import VideoSource
 from tests.fake_codecs import FakePictureCodec, FakeSoundCodec, make_videos
 from tests.worldmodel.tiny_run import tiny_run
-from worldmodel.cache.encoding import clip_settings, encode_videos
+from worldmodel.cache.build import BuildOptions, encode_videos
+from worldmodel.cache.encoding import clip_settings
 from worldmodel.cache.from_videos import CodingLoader, VideoWindows, WindowEncoder
 from worldmodel.cache.latents import CodeBatch, LatentSource
 from worldmodel.cache.windows import Windows
@@ -43,7 +44,7 @@ def codecs(request: pytest.FixtureRequest) -> list:
 @pytest.fixture(scope="module")
 def cached(videos: VideoSource, codecs: list, tmp_path_factory: pytest.TempPathFactory) -> LatentSource:
     path = tmp_path_factory.mktemp("cache") / "OUT.zarr"
-    encode_videos(videos, codecs, path, 0.0, thumbnail_side=THUMBNAIL[0], progress=False)
+    encode_videos(videos, codecs, path, BuildOptions(0.0, thumbnail_side=THUMBNAIL[0], progress=False))
     return LatentSource(path, NUM_FRAMES)
 
 

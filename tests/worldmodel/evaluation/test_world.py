@@ -9,6 +9,7 @@ import torch
 
 from tests.worldmodel.whole_run import CLIP_FRAMES, WINDOW_FRAMES, WholeRun
 from worldmodel.cache.latents import LatentCache, LatentSource
+from worldmodel.cache.writer import sealed
 from worldmodel.config import write_settings
 from worldmodel.errors import CacheError, MediaError, SettingsError
 from worldmodel.evaluation.metrics import entropy_bits
@@ -205,6 +206,7 @@ def test_a_cache_of_other_codecs_is_refused(whole_run: WholeRun, tmp_path: Path)
     path = tmp_path / "other.zarr" / "zarr.json"
     about = json.loads(path.read_text())
     about["attributes"]["fingerprints"]["picture"] = "another"
+    about["attributes"] = sealed(about["attributes"])
     path.write_text(json.dumps(about))
     with pytest.raises(CacheError, match="was made with picture codec another, but codec"):
         evaluate_run(settings_of(whole_run, cache=str(tmp_path / "other.zarr")))

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tools.bench.latents import info_of
+from tools.bench.peers.rows import CONTENDERS, FIELDS, MODULES, batch_of, random_rows
+from tools.bench.settings import LatentsSettings
+
+SETTINGS = LatentsSettings(num_clips=7, num_frames=4, side=2, thumbnail=4)
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_every_contender_gives_the_same_batches(name: str, tmp_path: Path):
+    if name in MODULES:
+        pytest.importorskip(MODULES[name])
+    info = info_of(SETTINGS)
+    rows = random_rows(info, SETTINGS)
+    for each in {"ours", name}:
+        CONTENDERS[each].write(tmp_path, info, rows)  # type: ignore[attr-defined] (every contender has it)
+    contender = CONTENDERS[name](tmp_path, info)
+    for clips in ([3], [6, 0, 0, 2]):
+        batch = contender.read_batch(clips)
+        for array, field in FIELDS.items():
+            assert np.array_equal(getattr(batch, field).numpy(), rows[array][clips]), field
+        assert batch.picture.dtype == torch.int64
+        assert batch.thumbnails.dtype == torch.uint8
+    one, wanted = contender.read(5), batch_of({each: rows[each][5:6] for each in FIELDS})
+    assert all(torch.equal(vars(one)[field], value) for field, value in vars(wanted).items())

@@ -1,0 +1,41 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from worldmodel.cache.locks import holder_of, is_held, locked
+from worldmodel.errors import CacheError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from worldmodel.cache.locks import locked
+with locked(Path(sys.argv[1]), "it"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path: Path):
+    with locked(tmp_path / "lock", "part 1/2"):
+        refused = pytest.raises(CacheError, match=r"part 1/2 is being written already by host .*, process \d+")
+        with refused, locked(tmp_path / "lock", "part 1/2"):
+            pass
+        assert is_held(tmp_path / "lock")
+    assert not is_held(tmp_path / "lock")
+    with locked(tmp_path / "lock", "part 1/2"):
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path):
+    file = tmp_path / "folder" / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert is_held(file)
+        assert f"process {process.pid}" in holder_of(file)
+        process.kill()
+    assert not is_held(file)
+    with locked(file, "it"):
+        pass
