@@ -9,7 +9,9 @@ from streams.clip import to_float
 from streams.videos import VideoSource
 from tests.fake_codecs import make_videos
 from tests.worldmodel.tiny_run import CLIPS
-from worldmodel.cache.encoding import check_codes, clip_settings, encode_videos
+from worldmodel.cache.build import BuildOptions, encode_videos
+from worldmodel.cache.checking import check_codes
+from worldmodel.cache.encoding import clip_settings
 from worldmodel.cache.latents import LatentCache
 from worldmodel.cli import main
 from worldmodel.codecs.dct import PictureDCT
@@ -60,13 +62,13 @@ def test_a_cache_holds_its_codes_plane_by_plane(videos: Path, run: Path, tmp_pat
     codec = load_codec(run)
     assert isinstance(codec, PictureDCT)
     source = VideoSource(sorted(videos.glob("*.mp4")), clip_settings([codec], 8))
-    info = encode_videos(source, [codec], tmp_path / "cache.zarr", 0.3, progress=False)
+    info = encode_videos(source, [codec], tmp_path / "cache.zarr", BuildOptions(heldout=0.3, progress=False))
     cache = LatentCache(tmp_path / "cache.zarr")
     assert cache.info.pyramids["picture"] == codec.pyramid
     clip = source.read(0, np.random.default_rng(0))
     codes = codec.encode(to_float(clip.frames)[None])[0]
     assert np.array_equal(cache.rows["picture"][0], codes.numpy())
-    assert check_codes(tmp_path / "cache.zarr", [codec], 2, np.random.default_rng(0)) == 1
+    assert check_codes(cache, [codec], 2, np.random.default_rng(0)).shares == {"picture": 1}
     assert [row["planes"] for row in info.statistics["picture"]] == [scale.planes for scale in codec.pyramid.scales]
     assert info.statistics["still"]["num_still"] > 0
 
