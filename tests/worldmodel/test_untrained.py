@@ -63,6 +63,7 @@ def test_a_cache_holds_its_codes_plane_by_plane(videos: Path, run: Path, tmp_pat
     assert isinstance(codec, PictureDCT)
     source = VideoSource(sorted(videos.glob("*.mp4")), clip_settings([codec], 8))
     info = encode_videos(source, [codec], tmp_path / "cache.zarr", BuildOptions(heldout=0.3, progress=False))
+    assert info is not None
     cache = LatentCache(tmp_path / "cache.zarr")
     assert cache.info.pyramids["picture"] == codec.pyramid
     clip = source.read(0, np.random.default_rng(0))
