@@ -36,7 +36,7 @@ RANKS = (
     ("worldmodel.rollouts", "worldmodel.evaluation.world"),
     ("worldmodel.commands", "worldmodel.evaluation.codec", "worldmodel.evaluation.watching", "worldmodel.untrained"),
     ("worldmodel.demo", "worldmodel.cli"),
-    ("tools.bench.ffmpeg", "tools.bench.race", "tools.bench.settings"),
+    ("tools.bench.ffmpeg", "tools.bench.race", "tools.bench.settings", "tools.exit_status"),
     ("tools.bench.footage", "tools.bench.peers"),
     ("tools.bench.tasks",),
     ("worldmodel.__main__", "tools"),

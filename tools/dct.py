@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from streams.errors import UserError
+from tools.exit_status import exit_status
 
 if TYPE_CHECKING:
     from worldmodel.codecs.coefficient_statistics import FrequencyBits
@@ -82,12 +82,7 @@ def table(rows: Sequence["FrequencyBits"]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit status."""
     arguments = build_parser().parse_args(argv)
-    try:
-        run_statistics(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: run_statistics(arguments))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 
 from streams.addresses import Address
-from streams.errors import MediaError, UserError
+from streams.errors import MediaError
+from tools.exit_status import exit_status
 
 # What a viewer may notice, or a model.
 NOTICED_SECONDS = 0.005
@@ -80,15 +81,14 @@ def printable(text: object) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table; what a user can mend is one line on stderr and status 1."""
-    from streams.addresses import find_videos
+    given = build_parser().parse_args(arguments).videos
 
-    try:
-        paths = [path for videos in build_parser().parse_args(arguments).videos for path in find_videos(videos)]
-        print("\n".join(sync_report(paths)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    def run() -> None:
+        from streams.addresses import find_videos
+
+        print("\n".join(sync_report([path for videos in given for path in find_videos(videos)])))
+
+    return exit_status(run)
 
 
 if __name__ == "__main__":

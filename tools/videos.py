@@ -11,8 +11,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from streams.errors import UserError
 from streams.settings import PhysicsSettings, ScanSettings
+from tools.exit_status import exit_status
 
 SCAN = """Decodes every file in a child process and writes what is in it to a manifest, a CSV and a contact sheet. A
 scan that was stopped goes on where it was when it is started again, and files that have not changed since are kept."""
@@ -98,18 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     chosen = parser.instantiate(parsed)[parsed.subcommand]
-    try:
-        if parsed.subcommand == "physics":
-            run_physics(chosen, chosen.world)
-        else:
-            run_scan(chosen)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    if parsed.subcommand == "physics":
+        return exit_status(lambda: run_physics(chosen, chosen.world))
+    return exit_status(lambda: run_scan(chosen))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from importlib import import_module
 
 from jsonargparse import ArgumentParser
 
-from streams.errors import UserError
 from tools.bench.settings import LatentsSettings, StreamsSettings
+from tools.exit_status import exit_status
 
 FLAGS = {
     "quick": "one short file of 256 rows, two rounds: shows in a minute that all works, and measures nothing well",
@@ -39,12 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings_class = {"streams": StreamsSettings, "latents": LatentsSettings}[parsed.subcommand]
     settings = settings_class(**{field.name: chosen[field.name] for field in dataclasses.fields(settings_class)})
     run = import_module(f"tools.bench.{parsed.subcommand}").run
-    try:
-        run(settings)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status(lambda: run(settings))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Latent caches: `python -m tools.latents build VIDEOS OUT.zarr --codec RUN` writes one, the others look after it."""
 
-import sys
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
 
-from streams.errors import UserError
+from tools.exit_status import exit_status
 from tools.latents import build, export, info, merge, sample, verify
 
 COMMANDS = {"build": build, "merge": merge, "info": info, "verify": verify, "sample": sample, "export": export}
@@ -23,12 +22,7 @@ def build_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; what a user can mend is one line on stderr and status 1."""
     arguments = build_parser().parse_args(argv)
-    try:
-        COMMANDS[arguments.subcommand].run(arguments[arguments.subcommand])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; what is finished is kept: the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(
+        lambda: COMMANDS[arguments.subcommand].run(arguments[arguments.subcommand]),
+        "stopped; what is finished is kept: the same command goes on from there",
+    )
