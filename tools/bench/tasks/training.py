@@ -1,7 +1,7 @@
 """Speed of the training stream: our shuffled loader against TorchCodec's random clips, both on one long video."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,13 +25,19 @@ REPEATS = 40
 def training_stream(footage: Sequence[Footage], settings: StreamsSettings) -> Iterator[Race]:
     """Batches of our loader over the file, repeated to a long video without sound, read in this process."""
     for file in footage:
-        with TemporaryDirectory(dir=file.path.parent) as folder:
-            path = Path(folder) / file.path.name
-            repeats = 1 if settings.quick else REPEATS
-            ffmpeg("-stream_loop", str(repeats - 1), "-i", file.silent, "-c", "copy", path)
+        with long_video(file.silent, 1 if settings.quick else REPEATS) as path:
             for stride in STRIDES:
                 costs, forms = measure(path, stride, settings)
                 yield Race(f"training, stride {stride}", file.name, "frames", costs, forms)
+
+
+@contextmanager
+def long_video(path: Path, repeats: int) -> Iterator[Path]:
+    """A file's pictures and sound as often one after the other, while one needs it."""
+    with TemporaryDirectory(dir=path.parent) as folder:
+        long = Path(folder) / path.name
+        ffmpeg("-stream_loop", str(repeats - 1), "-i", path, "-c", "copy", long)
+        yield long
 
 
 def measure(path: Path, stride: int, settings: StreamsSettings) -> tuple[dict[str, list[float]], dict[str, str]]:

@@ -1,8 +1,10 @@
 """Worker processes of our loader: what two deliver against one, and whether their memory grows."""
 
+import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,39 +17,64 @@ from tools.bench.footage import RATE, Footage, make_footage
 from tools.bench.peers.contender import SIDE
 from tools.bench.race import Finding
 from tools.bench.settings import StreamsSettings
+from tools.bench.tasks.training import REPEATS, long_video
 
 BATCH = 8
-MIN_CLIPS = 48  # that are timed: clips come out of a worker four at a time
+# The same for all. So many that every open block is read once: a batch in which many of them begin costs many times one
+# in which none does.
+WARM_BATCHES, TIMED_BATCHES = 12, 48
 EARLY_CLIPS, LATE_CLIPS = 20_000, 200_000
 
 
-def workers(footage: Sequence[Footage], settings: StreamsSettings) -> Iterator[Finding]:
-    """Clips per second of wall clock with one worker and with two, in turns."""
+def workers(
+    footage: Sequence[Footage], settings: StreamsSettings, num_batches: int = TIMED_BATCHES
+) -> Iterator[Finding]:
+    """Clips per second of wall clock of two workers and of two loaders apart, for each of one worker, in turns."""
     for file in footage[:1] if settings.quick else footage:
-        clips = ClipSettings(frames_per_second=float(RATE), height=SIDE, width=SIDE)
-        source = VideoSource([file.path], clips)
-        rates: dict[int, list[float]] = {1: [], 2: []}
-        for _ in range(settings.rounds):
-            for num_workers, found in rates.items():
-                found.append(clips_per_second(source, num_workers, 4 * settings.round_seconds))
-        ratio = float(np.median(np.array(rates[2]) / np.array(rates[1])))
-        note = f"{np.median(rates[1]):.1f} and {np.median(rates[2]):.1f} clips/s, {len(os.sched_getaffinity(0))} cores"
-        yield Finding("workers", file.name, "ours", ratio, "x", note)
+        with long_video(file.path, 1 if settings.quick else REPEATS) as path:
+            yield from compare(file.name, path, settings.rounds, num_batches)
 
 
-def clips_per_second(source: VideoSource, num_workers: int, seconds: float) -> float:
-    """Throughput once the workers are at work, over so many seconds and `MIN_CLIPS` clips at least."""
-    loader = Loader(source, LoaderSettings(batch_size=BATCH, num_workers=num_workers, prefetch_batches=2), seed=0)
+def compare(name: str, path: Path, rounds: int, num_batches: int) -> Iterator[Finding]:
+    """The two ratios of one file."""
+    clips = ClipSettings(frames_per_second=float(RATE), height=SIDE, width=SIDE)
+    source = VideoSource([path], clips)
+    rates: dict[str, list[float]] = {"one": [], "two": [], "apart": []}
+    for _ in range(rounds):
+        rates["one"].append(clips_per_second(source, [1], num_batches))
+        rates["two"].append(clips_per_second(source, [2], num_batches))
+        # What the machine gives to two processes that know nothing of each other: the limit.
+        rates["apart"].append(clips_per_second(source, [1, 1], num_batches))
+    one, two, apart = (np.array(found) for found in rates.values())
+    cores = f"{len(os.sched_getaffinity(0))} cores"
+    note = f"{np.median(one):.1f} and {np.median(two):.1f} clips/s, {cores}"
+    yield Finding("workers", name, "ours", float(np.median(two / one)), "x", note)
+    note = f"{np.median(apart):.1f} clips/s of both, {cores}"
+    yield Finding("workers", name, "two loaders apart", float(np.median(apart / one)), "x", note)
+
+
+def clips_per_second(source: VideoSource, workers_of_loaders: Sequence[int], num_batches: int) -> float:
+    """Sum of the throughputs of loaders at the same time, each over the same batches, once its workers are at work."""
+    loaders = [
+        Loader(source, LoaderSettings(batch_size=BATCH, num_workers=num_workers), seed=0)
+        for num_workers in workers_of_loaders
+    ]
+
+    def throughput(loader: Loader) -> float:
+        begun = time.perf_counter()
+        for _ in range(num_batches):
+            next(loader)
+        return BATCH * num_batches / (time.perf_counter() - begun)
+
     try:
         # What was prefetched before the clock starts is as much as what stands ready when it stops.
-        for _ in range(4 * num_workers):
+        for _, loader in itertools.product(range(WARM_BATCHES), loaders):
             next(loader)
-        begun, num_clips = time.perf_counter(), 0
-        while num_clips < MIN_CLIPS or time.perf_counter() - begun < seconds:
-            num_clips += len(next(loader).videos)
-        return num_clips / (time.perf_counter() - begun)
+        with ThreadPoolExecutor(len(loaders)) as pool:
+            return sum(pool.map(throughput, loaders))
     finally:
-        loader.close()
+        for loader in loaders:
+            loader.close()
 
 
 def memory(
