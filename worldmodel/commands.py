@@ -16,7 +16,7 @@ from worldmodel.codecs.objective import PictureObjective, SoundObjective
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import FrozenCodecs, build_codec, save_codec
 from worldmodel.config import write_settings
-from worldmodel.data import first_batch, open_clips, open_data
+from worldmodel.data import first_batch, micro_batches, open_clips, open_data
 from worldmodel.evaluation.previews import preview_pictures
 from worldmodel.objective import WorldObjective
 from worldmodel.run import (
@@ -66,13 +66,14 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     if ranks.rank == 0:
         write_settings(settings, run / SETTINGS)
     preview_batch = first_batch(clips)
+    loader = micro_batches(settings.loader, settings.training.accumulate)
     if isinstance(codec, PictureHybrid) and not resume:
         fitted = first_batch(clips, NUM_FITTED).frames
         codec.fit(to_float(fitted).flatten(0, 1))
         print(f"coefficients are whitened by what they are in {len(fitted)} clips")
     result = train(
         objective,
-        lambda position: Loader(clips, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
+        lambda position: Loader(clips, loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
         settings.training,
         settings.loader.batch_size,
         run,

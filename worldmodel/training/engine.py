@@ -44,14 +44,15 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
         num_ranks: processes.
 
     Raises:
-        ValueError: the batch does not divide among the processes.
+        ValueError: the batch does not divide among the processes and micro-batches.
     """
-    if batch_size % num_ranks:
-        raise ValueError(f"batch_size {batch_size} must be a multiple of the {num_ranks} processes")
+    if batch_size % (num_ranks * settings.accumulate):
+        micro = f" times {settings.accumulate} micro-batches" if settings.accumulate > 1 else ""
+        raise ValueError(f"batch_size {batch_size} must be a multiple of the {num_ranks} processes{micro}")
     return {
         "train_batch_size": batch_size,
-        "train_micro_batch_size_per_gpu": batch_size // num_ranks,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": batch_size // num_ranks // settings.accumulate,
+        "gradient_accumulation_steps": settings.accumulate,
         # Without ZeRO, DeepSpeed does not tell the norm it clipped: `Engine.update` clips there.
         "gradient_clipping": bound_of(settings) if settings.zero_stage > 0 else 0.0,
         # Overlapping would let the order of additions vary from run to run.
@@ -59,11 +60,23 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
             "stage": settings.zero_stage,
             "overlap_comm": False,
             "reduce_scatter": settings.optimizer != "muon",  # Muon needs whole gradients
+            **offload_settings(settings),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
+
+
+def offload_settings(settings: TrainingSettings) -> dict[str, Any]:
+    """What of the state lies in the host's memory; the optimizer then steps there too, with torch's own kernels."""
+    host = {"device": "cpu", "pin_memory": True}
+    kept = {
+        "none": (),
+        "optimizer": ("offload_optimizer",),
+        "parameters": ("offload_optimizer", "offload_param"),
+    }
+    return {name: dict(host) for name in kept[settings.offload]}
 
 
 def bound_of(settings: TrainingSettings) -> float:
@@ -93,6 +106,15 @@ class HasHiddenMatrices(Protocol):
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Matrices between hidden layers: no embeddings and no readouts."""
+        ...
+
+
+@runtime_checkable
+class Recomputes(Protocol):
+    """An objective whose transformers can do without most of their activations."""
+
+    def recompute_activations(self, on: bool) -> None:
+        """Keeps only what enters a block, and runs the block again in the backward pass."""
         ...
 
 
@@ -209,7 +231,8 @@ class Engine:
         """Connects the processes and hands the objective to DeepSpeed, which gives all ranks rank 0's weights.
 
         Raises:
-            ValueError: the batch does not divide among the processes, or nothing in the objective can be trained.
+            ValueError: the batch does not divide among the processes, nothing in the objective can be trained, or it
+                cannot do what the settings ask for.
             SettingsError: the launcher's variables are wrong.
         """
         ranks = cluster.start()
@@ -217,6 +240,11 @@ class Engine:
         self.precision: Precision = resolve_precision(settings.precision, self.device)
         self.zero_stage, self.clip_norm = settings.zero_stage, bound_of(settings)
         self.is_main = ranks.rank == 0
+        if isinstance(objective, Recomputes):
+            objective.recompute_activations(settings.recompute_activations)
+        elif settings.recompute_activations:
+            raise ValueError("training.recompute_activations is for the world model's transformers: leave it out here")
+        self.num_micro, self.num_backward = settings.accumulate, 0
         groups = parameter_groups(objective, settings)
         # Not kept in the groups themselves: a resumed run would take over the ratio of its checkpoint.
         muon = settings.muon_learning_rate / settings.learning_rate if settings.optimizer == "muon" else 1.0
@@ -238,16 +266,18 @@ class Engine:
         return self.engine.module.objective
 
     def forward(self, batch: Any) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Loss and metrics of this process's share of the batch."""
+        """Loss and metrics of this process's share of a micro-batch."""
         return self.engine(batch)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Gradients, averaged over the processes."""
+        """Gradients, averaged over the processes and over the micro-batches of an update."""
+        self.num_backward += 1
+        self.engine.set_gradient_accumulation_boundary(self.num_backward % self.num_micro == 0)
         with without_compiler():
             self.engine.backward(loss)
 
     def update(self, learning_rate: float) -> Float[Tensor, ""]:
-        """One step of the optimizer; returns the norm of the gradient before it was clipped.
+        """One step of the optimizer after the last micro-batch; returns the norm of the gradient before it was clipped.
 
         With Muon from ZeRO stage 1 on it is the norm of the step instead: DeepSpeed replaces the gradient by it.
         """
