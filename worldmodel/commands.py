@@ -34,6 +34,7 @@ from worldmodel.settings import TokenizerSettings, TrainSettings
 from worldmodel.training import cluster
 from worldmodel.training.checkpoint import Description
 from worldmodel.training.loop import TrainResult, train
+from worldmodel.training.owner import owned
 from worldmodel.training.report import Report
 from worldmodel.training.signals import StopRequest
 
@@ -51,8 +52,13 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     check_training(settings.training, settings.loader)
     check_videos(settings.videos)
     check_family(settings, trained=True)
-    ranks = cluster.start()
-    run = Path(settings.run)
+    cluster.start()
+    with owned(Path(settings.run)):
+        return _train_codec(settings, resume, stop)
+
+
+def _train_codec(settings: TokenizerSettings, resume: bool, stop: StopRequest | None) -> TrainResult:
+    ranks, run = cluster.find_ranks(), Path(settings.run)
     clips = open_clips(settings)
     torch.manual_seed(settings.training.seed)
     with settings_to_blame():
@@ -95,6 +101,11 @@ def train_world(settings: TrainSettings, resume: bool = False, stop: StopRequest
         MediaError: the videos cannot be used.
     """
     cluster.start()
+    with owned(Path(settings.run)):
+        return _train_world(settings, resume, stop)
+
+
+def _train_world(settings: TrainSettings, resume: bool, stop: StopRequest | None) -> TrainResult:
     objective, picture, sound = begin_run(settings, resume)
     # Copies: the objective holds the codecs' quantizers, and its engine shards what it holds.
     picture = copy.deepcopy(picture).to(cluster.device())

@@ -78,7 +78,7 @@ def check_beginning(run: Path, resume: bool, description: Description) -> None:
     Raises:
         CheckpointError: it is to be resumed and cannot be, or has checkpoints of its own.
     """
-    found = checkpoint.choose(run, tell=False)  # the loop tells
+    found = checkpoint.choose(run, read_through=(), tell=False)  # the loop reads them, and tells
     if resume and found is None:
         raise checkpoint.none_complete(run, "restore its files, or start a new run in another folder")
     if found is not None and not resume:

@@ -123,7 +123,7 @@ def train(
         run: folder of the run.
         description: what its checkpoints say about the model.
         preview: shows the objective's work; every process calls it, in evaluation mode and without gradients.
-        resume: goes on from the newest checkpoint.
+        resume: goes on from the newest checkpoint, also one of another number of processes or another ZeRO stage.
         stop: flag that a signal handler sets.
         check: raises where a run must not be saved; every process calls it before every checkpoint.
 
@@ -138,11 +138,13 @@ def train(
         raise checkpoint.none_complete(run, "restore its files, or start a new run in another folder")
     if found is not None and not resume:
         raise CheckpointError(f"{run} already has checkpoints: resume it, or choose another folder")
+    if found is not None:
+        checkpoint.load_objective(objective, found, description)
     engine = Engine(objective, settings, batch_size)
     start = Progress()
     randomness.seed(settings.seed, cluster.find_ranks().rank)
     if found is not None:
-        start = checkpoint.load(engine, found, description)
+        start = checkpoint.load(engine, found, settings.seed)
     loader = make_loader(start.position)
     report = Report(run, start.step + 1 if found is not None else 0, main)
     loop = Loop(engine, loader, settings, batch_size, report, stop or StopRequest())
