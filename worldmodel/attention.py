@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from worldmodel.errors import SettingsError
 
@@ -161,12 +162,17 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and feed-forward."""
+    """Pre-norm attention and feed-forward.
+
+    Attributes:
+        recompute: keep only the inputs for the backward pass, which runs the block again (Chen et al. 2016).
+    """
 
     def __init__(self, dim: int, num_heads: int, backend: Backend = "sdpa") -> None:
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(dim, bias=False), Attention(dim, num_heads, backend)
         self.feed_norm, self.feed = nn.LayerNorm(dim, bias=False), FeedForward(dim)
+        self.recompute = False
 
     def forward(
         self,
@@ -176,6 +182,15 @@ class Block(nn.Module):
         mask: Bool[Tensor, "token other"] | None,
     ) -> tuple[Float[Tensor, "batch token dim"], tuple[Tensor, Tensor]]:
         """Attend to `past` keys and values and to x itself; return the output and all keys and values."""
+        if self.recompute and torch.is_grad_enabled():
+            # Nothing is drawn inside a block, so there are no random states to bring back.
+            return checkpoint(self.run, x, angles, past, mask, use_reentrant=False, preserve_rng_state=False)
+        return self.run(x, angles, past, mask)
+
+    def run(
+        self, x: Tensor, angles: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """What `forward` does, whose activations are all kept."""
         normed = self.attention_norm(x)
         key, value = self.attention.keys_values(normed, angles)
         if past is not None:

@@ -16,7 +16,7 @@ from worldmodel.codecs.objective import PictureObjective, SoundObjective
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import FrozenCodecs, build_codec, save_codec
 from worldmodel.config import write_settings
-from worldmodel.data import first_batch, open_clips, open_data
+from worldmodel.data import first_batch, micro_batches, open_clips, open_data
 from worldmodel.evaluation.previews import preview_pictures
 from worldmodel.objective import WorldObjective
 from worldmodel.run import (
@@ -34,6 +34,7 @@ from worldmodel.settings import TokenizerSettings, TrainSettings
 from worldmodel.training import cluster
 from worldmodel.training.checkpoint import Description
 from worldmodel.training.loop import TrainResult, train
+from worldmodel.training.owner import owned
 from worldmodel.training.report import Report
 from worldmodel.training.signals import StopRequest
 
@@ -51,8 +52,13 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     check_training(settings.training, settings.loader)
     check_videos(settings.videos)
     check_family(settings, trained=True)
-    ranks = cluster.start()
-    run = Path(settings.run)
+    cluster.start()
+    with owned(Path(settings.run)):
+        return _train_codec(settings, resume, stop)
+
+
+def _train_codec(settings: TokenizerSettings, resume: bool, stop: StopRequest | None) -> TrainResult:
+    ranks, run = cluster.find_ranks(), Path(settings.run)
     clips = open_clips(settings)
     torch.manual_seed(settings.training.seed)
     with settings_to_blame():
@@ -66,13 +72,14 @@ def train_codec(settings: TokenizerSettings, resume: bool = False, stop: StopReq
     if ranks.rank == 0:
         write_settings(settings, run / SETTINGS)
     preview_batch = first_batch(clips)
+    loader = micro_batches(settings.loader, settings.training.accumulate)
     if isinstance(codec, PictureHybrid) and not resume:
         fitted = first_batch(clips, NUM_FITTED).frames
         codec.fit(to_float(fitted).flatten(0, 1))
         print(f"coefficients are whitened by what they are in {len(fitted)} clips")
     result = train(
         objective,
-        lambda position: Loader(clips, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
+        lambda position: Loader(clips, loader, settings.training.seed, position, ranks.rank, ranks.num_ranks),
         settings.training,
         settings.loader.batch_size,
         run,
@@ -94,6 +101,11 @@ def train_world(settings: TrainSettings, resume: bool = False, stop: StopRequest
         MediaError: the videos cannot be used.
     """
     cluster.start()
+    with owned(Path(settings.run)):
+        return _train_world(settings, resume, stop)
+
+
+def _train_world(settings: TrainSettings, resume: bool, stop: StopRequest | None) -> TrainResult:
     objective, picture, sound = begin_run(settings, resume)
     # Copies: the objective holds the codecs' quantizers, and its engine shards what it holds.
     picture = copy.deepcopy(picture).to(cluster.device())

@@ -1,5 +1,6 @@
 """Where a world model's codes come from: a latent cache, or videos that are encoded while it trains."""
 
+import dataclasses
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +22,9 @@ from worldmodel.cache.from_videos import CodingLoader, VideoWindows, WindowEncod
 from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource
 from worldmodel.cache.windows import Windows
 from worldmodel.codecs.store import Codec
-from worldmodel.errors import MediaError
+from worldmodel.errors import MediaError, SettingsError
 from worldmodel.folders import find_all, parts_of, weights_of
-from worldmodel.settings import TokenizerSettings, TrainSettings
+from worldmodel.settings import LoaderSettings, TokenizerSettings, TrainSettings
 from worldmodel.training import cluster
 from worldmodel.training.loop import Batches
 
@@ -196,6 +197,16 @@ def _spread(positions: Sequence[int], count: int) -> list[int]:
     return [positions[index] for index in chosen]
 
 
+def micro_batches(loader: LoaderSettings, accumulate: int) -> LoaderSettings:
+    """The loader of an update's micro-batches: `accumulate` of them are one batch, in the same order of the data."""
+    if accumulate < 1 or loader.batch_size % accumulate:
+        raise SettingsError(
+            f"training.accumulate={accumulate} does not divide loader.batch_size={loader.batch_size}: change one"
+        )
+    turns = loader.num_turns * accumulate  # the order depends on its product with the batch's size alone
+    return dataclasses.replace(loader, batch_size=loader.batch_size // accumulate, num_turns=turns)
+
+
 def _loader(settings: TrainSettings, source: Source, position: int) -> Loader:
-    ranks = cluster.find_ranks()
-    return Loader(source, settings.loader, settings.training.seed, position, ranks.rank, ranks.num_ranks)
+    ranks, loader = cluster.find_ranks(), micro_batches(settings.loader, settings.training.accumulate)
+    return Loader(source, loader, settings.training.seed, position, ranks.rank, ranks.num_ranks)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from worldmodel.attention import Block
 from worldmodel.cache.latents import CodeBatch
 from worldmodel.heads.arrow_of_time import ArrowOfTime
 from worldmodel.heads.correspondence import Correspondence
@@ -68,10 +69,19 @@ class WorldObjective(nn.Module):
         if heads.correspondence > 0 and has_sound:
             self.heads["correspondence"] = Correspondence(dim)
 
+    @property
+    def blocks(self) -> list[Block]:
+        """The transformers' blocks."""
+        return [*self.model.trunk.blocks, *self.model.decoder.blocks]
+
+    def recompute_activations(self, on: bool) -> None:
+        """Keeps only what enters a block, and runs the block again in the backward pass."""
+        for block in self.blocks:
+            block.recompute = on
+
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Matrices of the transformers' blocks."""
-        blocks = [*self.model.trunk.blocks, *self.model.decoder.blocks]
-        return [parameter for block in blocks for parameter in block.parameters() if parameter.ndim == 2]
+        return [parameter for block in self.blocks for parameter in block.parameters() if parameter.ndim == 2]
 
     def forward(self, batch: CodeBatch) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Loss and metrics of one batch."""

@@ -78,7 +78,7 @@ def check_beginning(run: Path, resume: bool, description: Description) -> None:
     Raises:
         CheckpointError: it is to be resumed and cannot be, or has checkpoints of its own.
     """
-    found = checkpoint.choose(run, tell=False)  # the loop tells
+    found = checkpoint.choose(run, read_through=(), tell=False)  # the loop reads them, and tells
     if resume and found is None:
         raise checkpoint.none_complete(run, "restore its files, or start a new run in another folder")
     if found is not None and not resume:
@@ -107,6 +107,14 @@ def check_training(training: TrainingSettings, loader: LoaderSettings, muon: boo
             raise SettingsError(f"{name}={value} is out of range: it must be 1 or more")
     if training.optimizer == "muon" and not muon:
         raise SettingsError("training.optimizer=muon is for the world model's transformers: a codec needs adamw")
+    if training.recompute_activations and not muon:
+        raise SettingsError("training.recompute_activations is for the world model's transformers: a codec has none")
+    needed = {"none": 0, "optimizer": 1, "parameters": 3}[training.offload]
+    if training.zero_stage < needed:
+        raise SettingsError(
+            f"training.offload={training.offload} with training.zero_stage={training.zero_stage}: "
+            f"DeepSpeed offloads it from stage {needed} on"
+        )
     for name in ("learning_rate", "muon_learning_rate"):
         if getattr(training, name) <= 0:
             raise SettingsError(f"training.{name}={getattr(training, name)} is out of range: it must be above 0")

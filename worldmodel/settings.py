@@ -241,6 +241,11 @@ class TrainingSettings:
         clip_norm: largest gradient norm with adamw, 0 for no bound; with muon nothing is clipped.
         precision: bf16 computes matrix products in bfloat16 with fp32 weights; auto takes it where it is fast.
         zero_stage: DeepSpeed ZeRO stage.
+        accumulate: micro-batches that a batch is cut into, one after another on each device; their gradients are
+            averaged. For a loss that is a mean over equal clips nothing changes but the memory that a step needs.
+        recompute_activations: keep only what enters a transformer's block, and run it again in the backward pass.
+        offload: what lies in the host's memory instead of the device's: the optimizer with its state (from ZeRO
+            stage 1 on), and also the parameters (stage 3).
         seed: of weights, order of data and every draw.
         report_every: steps between two reports of scalars.
         preview_every: steps between two reports of pictures, film strips, videos and sound.
@@ -257,6 +262,9 @@ class TrainingSettings:
     clip_norm: float = 1.0
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     zero_stage: Literal[0, 1, 2, 3] = 1
+    accumulate: int = 1
+    recompute_activations: bool = False
+    offload: Literal["none", "optimizer", "parameters"] = "none"
     seed: int = 0
     report_every: int = 20
     preview_every: int = 500

@@ -3,17 +3,21 @@ import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from streams import video as video_module
 from streams.errors import MediaError
+from streams.loader import Loader
+from streams.settings import LoaderSettings
+from tests.worldmodel.training.toy import Vectors
 from tests.worldmodel.whole_run import LOADER, WholeRun
 from worldmodel import data
 from worldmodel.cache.from_videos import CodingLoader
 from worldmodel.cache.latents import CodeBatch, LatentCache
 from worldmodel.codecs.store import Codec, load_codec
-from worldmodel.data import hashes_of, open_data, open_videos, opened_cache, split_clips
+from worldmodel.data import hashes_of, micro_batches, open_data, open_videos, opened_cache, split_clips
 from worldmodel.errors import SettingsError
 from worldmodel.settings import TrainSettings
 from worldmodel.training import cluster
@@ -48,6 +52,34 @@ def test_videos_give_the_batches_and_the_preview_of_their_cache(
         assert loaders[0].position == loaders[1].position
     for loader in loaders:
         loader.close()
+
+
+class Blocks(Vectors):
+    """Vectors, neighbours of which are read together."""
+
+    blocks = (7, 6, 7)
+
+    def read_together(self, indices: list[int], generators: list[np.random.Generator]) -> list[torch.Tensor]:
+        return [self.read(*each) for each in zip(indices, generators, strict=True)]
+
+
+@pytest.mark.parametrize("source", [Vectors(), Blocks()])
+def test_micro_batches_of_all_processes_are_together_the_batch(source: Vectors):
+    whole = LoaderSettings(batch_size=8, num_turns=2, num_workers=0)
+    micro = micro_batches(whole, 4)
+    assert micro.batch_size == 2
+    batches = Loader(source, whole, seed=0)
+    parts = [Loader(source, micro, 0, rank=rank, num_ranks=2) for rank in range(2)]
+    for _ in range(6):
+        found = torch.cat([next(part) for _ in range(4) for part in parts])
+        assert torch.equal(next(batches), found)
+        assert parts[0].position == batches.position
+
+
+@pytest.mark.parametrize("accumulate", [0, 3])
+def test_micro_batches_that_do_not_divide_the_batch_are_refused(accumulate: int):
+    with pytest.raises(SettingsError, match=f"training.accumulate={accumulate} does not divide loader.batch_size=8"):
+        micro_batches(LoaderSettings(batch_size=8), accumulate)
 
 
 def test_the_clips_held_out_are_those_of_the_cache(whole_run: WholeRun, settings: TrainSettings, codecs: list[Codec]):

@@ -125,6 +125,16 @@ def test_weights_of_another_model_are_refused_in_one_line(whole_run: WholeRun, t
     [
         ("training", {"learning_rate": 0.0}, r"training.learning_rate=0.0 is out of range: it must be above 0"),
         ("training", {"muon_learning_rate": -1.0}, "training.muon_learning_rate=-1.0 is out of range"),
+        (
+            "training",
+            {"offload": "optimizer", "zero_stage": 0},
+            "training.zero_stage=0: DeepSpeed offloads it from stage 1",
+        ),
+        (
+            "training",
+            {"offload": "parameters", "zero_stage": 2},
+            "training.zero_stage=2: DeepSpeed offloads it from stage",
+        ),
         ("model", {"own_context": 1.5}, "model.own_context=1.5 is out of range: it must be from 0 to 1"),
         ("model", {"own_context_from": -0.1}, "model.own_context_from=-0.1 is out of range"),
         ("model", {"context_noise": 2.0}, "model.context_noise=2.0 is out of range"),
@@ -133,7 +143,7 @@ def test_weights_of_another_model_are_refused_in_one_line(whole_run: WholeRun, t
     ],
 )
 def test_numbers_that_no_run_can_have_are_refused(
-    room: str, values: dict[str, float], message: str, whole_run: WholeRun, tmp_path: Path
+    room: str, values: dict[str, float | str], message: str, whole_run: WholeRun, tmp_path: Path
 ):
     settings = replace(whole_run.settings, run=str(tmp_path / "run"))
     with pytest.raises(SettingsError, match=message):

@@ -1,36 +1,40 @@
 """Checkpoints that describe themselves and are complete or absent.
 
-RUN/checkpoints/step_00000300/ holds `checkpoint.json`, `weights.safetensors`, the random states of every process and
-DeepSpeed's shards. It is written under another name beside, verified, and renamed; RUN/checkpoints/latest names the
-newest. Nothing in it is unpickled freely when it is read.
+RUN/checkpoints/step_00000300/ holds `checkpoint.json`, `weights.safetensors`, and of every process its random states
+and its share of the optimizer's state, all by the names of parameters: so any number of processes goes on from it, in
+any ZeRO stage. It is written under another name beside, verified, and renamed; RUN/checkpoints/latest names the newest.
+Nothing in it is unpickled. `checkpoint.json` has a checksum of every file.
 """
 
 import json
-import pickle
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from worldmodel.errors import CheckpointError
 from worldmodel.training import cluster, randomness
-from worldmodel.training.durable import save_tensors, sync
+from worldmodel.training.durable import checksum, save_tensors, sync
 
 if TYPE_CHECKING:
     from worldmodel.training.engine import Engine
 
-VERSION = 1
+VERSION = 2
 FOLDER, LATEST = "checkpoints", "latest"
 ABOUT, WEIGHTS = "checkpoint.json", "weights.safetensors"
+OPTIMIZER, RANDOM = "optimizer_{:04d}.safetensors", "random_{:04d}.safetensors"
+NUM_READERS = 8  # threads that read files to check them
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,15 @@ def save(engine: "Engine", run: Path, progress: Progress, description: Descripti
     partial = final.with_name(f".{final.name}.partial")
     ranks = cluster.find_ranks()
     main = ranks.rank == 0
-    weights = engine.weights()
+    tensors = {RANDOM.format(ranks.rank): randomness.states(), WEIGHTS: engine.weights()}
+    if not main:
+        del tensors[WEIGHTS]
+    tensors[OPTIMIZER.format(ranks.rank)] = engine.optimizer_state()
     about = {
         "version": VERSION,
         "step": progress.step,
         "position": progress.position,
+        "num_updates": engine.num_updates,
         "num_ranks": ranks.num_ranks,
         "zero_stage": engine.zero_stage,
         "precision": engine.precision,
@@ -82,21 +90,18 @@ def save(engine: "Engine", run: Path, progress: Progress, description: Descripti
         "settings": description.settings,
         "identity": description.identity,
     }
+    files: dict[str, dict[str, Any]] = {}
 
     def write_parts() -> None:
-        save_tensors(randomness.states(), partial / f"random_rank_{ranks.rank:04d}.pt")
-        if main:
-            save_file(weights, partial / WEIGHTS)
-            sync(partial / WEIGHTS)
-
-    def write_shards() -> None:
-        if failure := engine.write_shards(partial):
-            raise failure
+        for name, state in tensors.items():
+            found = save_tensors(state, partial / name)
+            files[name] = {"bytes": (partial / name).stat().st_size, "sha256": found}
 
     together(final, lambda: make_empty(partial) if main else None)
     together(final, write_parts)
-    together(final, write_shards)
-    together(final, lambda: publish(partial, final, about, keep) if main else None)
+    for text in cluster.texts(json.dumps(files)):
+        files |= json.loads(text)
+    together(final, lambda: publish(partial, final, about | {"files": files}, keep) if main else None)
     return final
 
 
@@ -129,17 +134,13 @@ def make_empty(partial: Path) -> None:
 
 
 def publish(partial: Path, final: Path, about: dict[str, Any], keep: int) -> None:
-    """Verifies that all files are there, renames the folder, points to it, and removes the oldest."""
-    files = {str(path.relative_to(partial)): path.stat().st_size for path in partial.rglob("*") if path.is_file()}
-    num_ranks, sharded = about["num_ranks"], about["zero_stage"] > 0
-    for ending, count in (("model_states.pt", 1), ("optim_states.pt", num_ranks * sharded), ("", num_ranks + 2)):
-        found = sum(name.endswith(ending) and size > 0 for name, size in files.items())
-        if found < count:
-            raise OSError(f"{found} of {count} files {ending} were written")
+    """Describes the folder, looks whether all processes' files are seen here, renames it, and removes the oldest."""
     with (partial / ABOUT).open("w", encoding="utf-8") as file:
-        json.dump(about | {"files": files}, file, indent=2)
-    for path in (partial / ABOUT, *{(partial / name).parent for name in files}, partial):
+        json.dump(about, file, indent=2)
+    for path in (partial / ABOUT, partial):
         sync(path)
+    if damage := damage_of(partial):
+        raise OSError(damage)
     if final.exists():  # damaged, or the run would have gone on from it
         final.rename(final.with_name(f".{final.name}.replaced"))
     partial.rename(final)
@@ -153,19 +154,37 @@ def publish(partial: Path, final: Path, about: dict[str, Any], keep: int) -> Non
         shutil.rmtree(old)
 
 
-def damage_of(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None if it has all its files at their sizes."""
+def damage_of(folder: Path, read_through: Collection[str] | None = ()) -> str | None:
+    """What is wrong with a checkpoint; None if it has all its files at their sizes.
+
+    Args:
+        folder: of the checkpoint.
+        read_through: names of files whose checksums are compared too; all files if None.
+    """
     try:
         files = read(folder)["files"]
     except CheckpointError as error:
         return str(error)
-    for name, size in files.items():
-        path = folder / name
+    for name, about in files.items():
+        path, size = folder / name, about["bytes"]
         found = path.stat().st_size if path.is_file() else None
         if found != size:
             there = "is missing" if found is None else f"has {found} bytes instead of {size}"
             return f"{path} {there}"
+    names = [name for name in files if read_through is None or name in read_through]
+    with ThreadPoolExecutor(NUM_READERS) as readers:
+        for name, found in zip(names, readers.map(lambda name: checksum_of(folder / name), names), strict=True):
+            if found != files[name]["sha256"]:
+                return f"{folder / name} is not as it was written (its checksum differs)"
     return None
+
+
+def checksum_of(path: Path) -> str:
+    """A file's checksum; where it cannot be read, the reason, which is none."""
+    try:
+        return checksum(path)
+    except OSError as error:
+        return str(error)
 
 
 def newest_first(run: Path) -> list[Path]:
@@ -174,14 +193,14 @@ def newest_first(run: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: int(folder.name.removeprefix("step_")), reverse=True)
 
 
-def newest(run: Path, tell: bool = True) -> Path | None:
+def newest(run: Path, tell: bool = True, read_through: Collection[str] | None = ()) -> Path | None:
     """The newest complete checkpoint of a run; the file `latest` may be older, where a kill came between.
 
-    Newer ones that are damaged are named on the terminal, if `tell`; None where none is complete.
+    Newer ones that are damaged (as `damage_of` finds) are named on the terminal, if `tell`; None where none is whole.
     """
     damages = []
     for folder in newest_first(run):
-        damage = damage_of(folder)
+        damage = damage_of(folder, read_through)
         if damage is None:
             for one in damages if tell else ():
                 sys.stderr.write(f"passed over: {one}; {folder.name} is used instead\n")
@@ -192,14 +211,14 @@ def newest(run: Path, tell: bool = True) -> Path | None:
 
 def none_complete(run: Path, remedy: str) -> CheckpointError:
     """The error of a run without a complete checkpoint; says what is wrong with those that are there."""
-    damages = [str(damage_of(folder)) for folder in newest_first(run)]
+    damages = [str(damage_of(folder, None)) for folder in newest_first(run)]
     why = f" ({'; '.join(damages)})" if damages else ""
     return CheckpointError(f"{run} has no complete checkpoint{why}: {remedy}")
 
 
-def choose(run: Path, tell: bool = True) -> Path | None:
+def choose(run: Path, read_through: Collection[str] | None = None, tell: bool = True) -> Path | None:
     """`newest` as rank 0 sees it, on every process: they must not go on from different steps."""
-    found = newest(run, tell) if cluster.is_main() else None
+    found = newest(run, tell, read_through) if cluster.is_main() else None
     name = cluster.texts(found.name if found else "")[0]
     return run / FOLDER / name if name else None
 
@@ -208,47 +227,71 @@ def read(folder: Path) -> dict[str, Any]:
     """What a checkpoint says about itself.
 
     Raises:
-        CheckpointError: there is none, or it was written by a newer version.
+        CheckpointError: there is none, or its form is of another version.
     """
     path = folder / ABOUT
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): give a run with a complete checkpoint") from error
-    if not isinstance(about, dict) or about.get("version") != VERSION:
-        raise CheckpointError(f"{path} is not of version {VERSION}: read it with the version that wrote it")
+    version = about.get("version") if isinstance(about, dict) else None
+    if version != VERSION:
+        raise CheckpointError(
+            f"{path} is not of version {VERSION} but {version}: go on with the worldmodel that wrote it, or start anew"
+        )
     return about
 
 
-def load(engine: "Engine", folder: Path, description: Description) -> Progress:
-    """Brings engine and random states to where a checkpoint was saved.
+def load_objective(objective: nn.Module, folder: Path, description: Description) -> None:
+    """Brings an objective that has no engine yet to where a checkpoint was saved.
 
     Raises:
-        CheckpointError: it is damaged, of another model, or of another number of processes or ZeRO stage.
+        CheckpointError: the checkpoint is damaged or of another model.
     """
-    about = read(folder)
-    ranks = cluster.find_ranks()
-    check_identity(folder, about["identity"], description.identity)
-    here = {"num_ranks": ranks.num_ranks, "zero_stage": engine.zero_stage}
-    for name, value in here.items():
-        if about[name] != value:
-            raise CheckpointError(
-                f"{folder} was saved with {name} {about[name]}, not {value}: resume with {about[name]}"
-            )
+    check_identity(folder, read(folder)["identity"], description.identity)
+    with fitting(folder):
+        objective.load_state_dict(load_file(folder / WEIGHTS))
+
+
+def load(engine: "Engine", folder: Path, seed: int) -> Progress:
+    """Brings engine and random states to where a checkpoint was saved, by any number of processes in any ZeRO stage.
+
+    A process that was there goes on with its random states; a new one draws from the seed, its rank and the step.
+
+    Raises:
+        CheckpointError: it is damaged or of another model.
+    """
+    about, rank = read(folder), cluster.find_ranks().rank
+    with fitting(folder):
+        engine.begin_optimizer(about["num_updates"], optimizer_tensors(folder, about["num_ranks"]))
+        if rank < about["num_ranks"]:
+            randomness.restore(load_file(folder / RANDOM.format(rank)))
+        else:
+            randomness.seed(seed, rank, about["step"])
+    return Progress(about["step"], about["position"])
+
+
+def optimizer_tensors(folder: Path, num_ranks: int) -> Iterator[tuple[str, Tensor]]:
+    """The optimizer's state that all processes saved, one tensor in memory at a time."""
+    for rank in range(num_ranks):
+        with safe_open(folder / OPTIMIZER.format(rank), "pt") as file:
+            yield from ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118 (no dictionary)
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Names the checkpoint in what does not fit.
+
+    Raises:
+        CheckpointError: something does not.
+    """
     try:
-        engine.read_shards(folder)
-        states = torch.load(folder / f"random_rank_{ranks.rank:04d}.pt", map_location="cpu", weights_only=True)
-        randomness.restore(states)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{folder} holds something else than tensors: it is damaged, or not to be trusted"
-        ) from error
-    except (OSError, RuntimeError, KeyError) as error:
+        yield
+    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
             f"{folder} does not fit this model or is damaged ({reason}): check the settings"
         ) from error
-    return Progress(about["step"], about["position"])
 
 
 def check_identity(folder: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
@@ -284,7 +327,7 @@ def load_weights(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: there is no complete checkpoint, or its weights are damaged.
     """
-    folder = run if (run / ABOUT).is_file() else newest(run)
+    folder = run if (run / ABOUT).is_file() else newest(run, read_through=(WEIGHTS,))
     if folder is None:
         raise none_complete(run, "restore its files, or give the folder of a run that was trained")
     about = read(folder)

@@ -1,10 +1,13 @@
-"""Files that are on the disk when the call returns."""
+"""Files that are on the disk, as they were meant, when the call returns."""
 
+import hashlib
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 
 def sync(path: Path) -> None:
@@ -16,18 +19,37 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def save_tensors(state: Any, path: Path) -> None:
-    """`torch.save`, through to the disk.
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> str:
+    """Writes safetensors through to the disk and reads them back; returns the file's checksum.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; torch alone would say "unexpected pos".
+        OSError, SafetensorError: the disk is full, the folder cannot be written, or something else came back.
     """
-    with path.open("wb") as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-        file.flush()
-        os.fsync(file.fileno())
+    save_file(tensors, path)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # else memory would be read back, not the disk
+    finally:
+        os.close(descriptor)
+    with safe_open(path, "pt") as file:
+        for name, value in tensors.items():
+            if not same_bytes(file.get_tensor(name), value):
+                raise OSError(f"{path} does not hold what was written: {name} differs")
+    return checksum(path)
+
+
+def same_bytes(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal to the bit."""
+    first, second = (each.contiguous().reshape(-1).view(torch.uint8) for each in (one, other))
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(first, second)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,9 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -15,22 +14,15 @@ from torch import Tensor, nn
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed
-from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
 
 from worldmodel.settings import TrainingSettings
 from worldmodel.training import cluster
-from worldmodel.training.durable import save_tensors
+from worldmodel.training.optimizer_state import OptimizerState, keys_of
 
 # Else the first collective on a CPU compiles a shared-memory operator: minutes, and a compiler that may not be there.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 Precision = Literal["fp32", "bf16"]
-# What DeepSpeed's own files hold beside tensors and containers; anything else in a checkpoint is refused.
-SAFE_GLOBALS = [LossScaler, ZeroStageEnum, fragment_address]
-SHARDS = "shards"
 
 
 def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: int) -> dict[str, Any]:
@@ -44,14 +36,15 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
         num_ranks: processes.
 
     Raises:
-        ValueError: the batch does not divide among the processes.
+        ValueError: the batch does not divide among the processes and micro-batches.
     """
-    if batch_size % num_ranks:
-        raise ValueError(f"batch_size {batch_size} must be a multiple of the {num_ranks} processes")
+    if batch_size % (num_ranks * settings.accumulate):
+        micro = f" times {settings.accumulate} micro-batches" if settings.accumulate > 1 else ""
+        raise ValueError(f"batch_size {batch_size} must be a multiple of the {num_ranks} processes{micro}")
     return {
         "train_batch_size": batch_size,
-        "train_micro_batch_size_per_gpu": batch_size // num_ranks,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": batch_size // num_ranks // settings.accumulate,
+        "gradient_accumulation_steps": settings.accumulate,
         # Without ZeRO, DeepSpeed does not tell the norm it clipped: `Engine.update` clips there.
         "gradient_clipping": bound_of(settings) if settings.zero_stage > 0 else 0.0,
         # Overlapping would let the order of additions vary from run to run.
@@ -59,11 +52,23 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
             "stage": settings.zero_stage,
             "overlap_comm": False,
             "reduce_scatter": settings.optimizer != "muon",  # Muon needs whole gradients
+            **offload_settings(settings),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
     }
+
+
+def offload_settings(settings: TrainingSettings) -> dict[str, Any]:
+    """What of the state lies in the host's memory; the optimizer then steps there too, with torch's own kernels."""
+    host = {"device": "cpu", "pin_memory": True}
+    kept = {
+        "none": (),
+        "optimizer": ("offload_optimizer",),
+        "parameters": ("offload_optimizer", "offload_param"),
+    }
+    return {name: dict(host) for name in kept[settings.offload]}
 
 
 def bound_of(settings: TrainingSettings) -> float:
@@ -93,6 +98,15 @@ class HasHiddenMatrices(Protocol):
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Matrices between hidden layers: no embeddings and no readouts."""
+        ...
+
+
+@runtime_checkable
+class Recomputes(Protocol):
+    """An objective whose transformers can do without most of their activations."""
+
+    def recompute_activations(self, on: bool) -> None:
+        """Keeps only what enters a block, and runs the block again in the backward pass."""
         ...
 
 
@@ -156,46 +170,6 @@ class Cast(nn.Module):
         return loss.float(), {name: value.detach().float() for name, value in metrics.items()}
 
 
-class ShardFiles(TorchCheckpointEngine):
-    """How DeepSpeed reads and writes files: nothing is unpickled, and a failure to write is kept for later.
-
-    A process that raised in the middle of a save would leave the others waiting at DeepSpeed's next barrier.
-    """
-
-    def __init__(self) -> None:
-        """No failure so far."""
-        super().__init__()
-        self.failure: OSError | RuntimeError | None = None
-
-    def create(self, info: Any) -> None:
-        """Start of a save."""
-        self.failure = None
-
-    def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Makes a folder."""
-        self.attempt(lambda: Path(path).mkdir(parents=True, exist_ok=exist_ok))
-
-    def save(self, state_dict: Any, path: str) -> None:
-        """Writes one shard through to the disk."""
-        self.attempt(lambda: save_tensors(state_dict, Path(path)))
-
-    def attempt(self, write: Callable[[], object]) -> None:
-        """Calls `write`, and keeps the first failure."""
-        try:
-            write()
-        except (OSError, RuntimeError) as error:
-            self.failure = self.failure or error
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        """Reads one shard."""
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return torch.load(path, map_location=map_location, weights_only=True)
-
-    def commit(self, info: Any) -> bool:
-        """End of a save."""
-        return True
-
-
 class Engine:
     """One objective with its optimizer on this process's device.
 
@@ -209,7 +183,8 @@ class Engine:
         """Connects the processes and hands the objective to DeepSpeed, which gives all ranks rank 0's weights.
 
         Raises:
-            ValueError: the batch does not divide among the processes, or nothing in the objective can be trained.
+            ValueError: the batch does not divide among the processes, nothing in the objective can be trained, or it
+                cannot do what the settings ask for.
             SettingsError: the launcher's variables are wrong.
         """
         ranks = cluster.start()
@@ -217,6 +192,11 @@ class Engine:
         self.precision: Precision = resolve_precision(settings.precision, self.device)
         self.zero_stage, self.clip_norm = settings.zero_stage, bound_of(settings)
         self.is_main = ranks.rank == 0
+        if isinstance(objective, Recomputes):
+            objective.recompute_activations(settings.recompute_activations)
+        elif settings.recompute_activations:
+            raise ValueError("training.recompute_activations is for the world model's transformers: leave it out here")
+        self.num_micro, self.num_backward, self.num_updates = settings.accumulate, 0, 0
         groups = parameter_groups(objective, settings)
         # Not kept in the groups themselves: a resumed run would take over the ratio of its checkpoint.
         muon = settings.muon_learning_rate / settings.learning_rate if settings.optimizer == "muon" else 1.0
@@ -229,8 +209,10 @@ class Engine:
             optimizer=make_optimizer(groups, settings),
             config=deepspeed_settings(settings, batch_size, ranks.num_ranks),
         )[0]
-        self.files = ShardFiles()
-        self.engine.checkpoint_engine = self.files
+        trained = {name: one for name, one in self.objective.named_parameters() if one.requires_grad}
+        self.state = OptimizerState(
+            self.engine.optimizer, self.zero_stage, settings.offload != "none", trained, deepspeed.utils
+        )
 
     @property
     def objective(self) -> nn.Module:
@@ -238,16 +220,18 @@ class Engine:
         return self.engine.module.objective
 
     def forward(self, batch: Any) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Loss and metrics of this process's share of the batch."""
+        """Loss and metrics of this process's share of a micro-batch."""
         return self.engine(batch)
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Gradients, averaged over the processes."""
+        """Gradients, averaged over the processes and over the micro-batches of an update."""
+        self.num_backward += 1
+        self.engine.set_gradient_accumulation_boundary(self.num_backward % self.num_micro == 0)
         with without_compiler():
             self.engine.backward(loss)
 
     def update(self, learning_rate: float) -> Float[Tensor, ""]:
-        """One step of the optimizer; returns the norm of the gradient before it was clipped.
+        """One step of the optimizer after the last micro-batch; returns the norm of the gradient before it was clipped.
 
         With Muon from ZeRO stage 1 on it is the norm of the step instead: DeepSpeed replaces the gradient by it.
         """
@@ -258,24 +242,34 @@ class Engine:
             norm = nn.utils.clip_grad_norm_(self.objective.parameters(), bound)
         with without_compiler():
             self.engine.step()
+        self.num_updates += 1
         if self.zero_stage > 0:
             norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(norm, dtype=torch.float32)
 
-    def write_shards(self, folder: Path) -> OSError | RuntimeError | None:
-        """Writes DeepSpeed's state below `folder` from all processes; returns this process's failure, if any."""
-        self.engine.save_checkpoint(str(folder), tag=SHARDS, save_latest=False)
-        return self.files.failure
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """This process's share of the optimizer's state, whole tensors by name; all processes call it together."""
+        return self.state.gather() if self.num_updates > 0 else {}
 
-    def read_shards(self, folder: Path) -> None:
-        """Reads what `write_shards` wrote, into this engine.
+    def begin_optimizer(self, num_updates: int, tensors: Iterator[tuple[str, Tensor]]) -> None:
+        """Sets the optimizer's state to that of all processes' `optimizer_state`, of any number and stage.
 
         Raises:
-            OSError, RuntimeError, pickle.UnpicklingError: a shard is missing, damaged, or of another shape.
+            RuntimeError: it is of another model or optimizer.
         """
-        found, _ = self.engine.load_checkpoint(str(folder), tag=SHARDS)
-        if found is None:
-            raise FileNotFoundError(f"no shards in {folder}")
+        self.num_updates = num_updates
+        if num_updates == 0:
+            return
+        self.state.begin(num_updates)
+        missing = {f"{key}/{name}" for name, one in self.state.parameters.items() for key in keys_of(one)}
+        for name, value in tensors:
+            if name not in missing:
+                raise RuntimeError(f"there is no state {name} in this optimizer")
+            missing.remove(name)
+            key, _, parameter = name.partition("/")
+            self.state.put(parameter, key, value)
+        if missing:
+            raise RuntimeError(f"the state {min(missing)} is missing")
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the objective's parameters and buffers on the CPU: on rank 0; elsewhere nothing, but call it."""

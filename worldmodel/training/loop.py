@@ -117,20 +117,20 @@ def train(
         objective: module that maps a batch to a scalar loss and scalar metrics by name (NaN where not measured); an
             attribute `share_done` is set before every step to the share of the run that is done, and one that
             `TellsHowItGoes` is heard at every report.
-        make_loader: loader of this process that starts at a position of the data's order.
+        make_loader: loader of this process's micro-batches that starts at a position of the data's order.
         settings: of the loop.
         batch_size: items of one update over all processes.
         run: folder of the run.
         description: what its checkpoints say about the model.
         preview: shows the objective's work; every process calls it, in evaluation mode and without gradients.
-        resume: goes on from the newest checkpoint.
+        resume: goes on from the newest checkpoint, also one of another number of processes or another ZeRO stage.
         stop: flag that a signal handler sets.
         check: raises where a run must not be saved; every process calls it before every checkpoint.
 
     Raises:
         CheckpointError: a checkpoint cannot be saved or resumed, or one is there that was not asked for.
         NonFiniteLossError: the loss is not finite; no process has made the update.
-        ValueError: batch_size does not divide among the processes, or the metrics change their names.
+        ValueError: batch_size does not divide among the processes and micro-batches, or the metrics change their names.
     """
     main = cluster.start().rank == 0
     found = checkpoint.choose(run)
@@ -138,11 +138,13 @@ def train(
         raise checkpoint.none_complete(run, "restore its files, or start a new run in another folder")
     if found is not None and not resume:
         raise CheckpointError(f"{run} already has checkpoints: resume it, or choose another folder")
+    if found is not None:
+        checkpoint.load_objective(objective, found, description)
     engine = Engine(objective, settings, batch_size)
     start = Progress()
     randomness.seed(settings.seed, cluster.find_ranks().rank)
     if found is not None:
-        start = checkpoint.load(engine, found, description)
+        start = checkpoint.load(engine, found, settings.seed)
     loader = make_loader(start.position)
     report = Report(run, start.step + 1 if found is not None else 0, main)
     loop = Loop(engine, loader, settings, batch_size, report, stop or StopRequest())
@@ -218,11 +220,25 @@ class Loop:
             NonFiniteLossError: the loss of any process is not finite.
         """
         started = time.perf_counter()
-        batch = next(self.loader).to(self.engine.device)
         objective = self.engine.objective
         if isinstance(objective, KnowsShareDone):
             objective.share_done = (step - 1) / self.settings.steps
-        loss, metrics = self.engine.forward(batch)
+        for _ in range(self.settings.accumulate):
+            self.micro_batch(step)
+        share = schedule.factor(step - 1, self.settings.warmup_steps, self.settings.steps)
+        self.learning_rate = share * self.settings.learning_rate
+        self.norm = self.engine.update(self.learning_rate)
+        self.num_updates += 1
+        self.seconds += time.perf_counter() - started
+        self.bar.update(1)
+
+    def micro_batch(self, step: int) -> None:
+        """Reads a micro-batch of an update and adds its gradient.
+
+        Raises:
+            NonFiniteLossError: the loss of any process is not finite.
+        """
+        loss, metrics = self.engine.forward(next(self.loader).to(self.engine.device))
         flags = Flags(loss.detach(), self.stop.requested)
         self.engine.backward(loss)
         # Asked for only now: a GPU has the backward pass to do while the host waits for the forward's flags.
@@ -232,13 +248,7 @@ class Loop:
                 f"the loss of step {step} is not finite ({loss.item()} on process {cluster.find_ranks().rank}): "
                 "lower learning_rate, lengthen warmup_steps, or use precision fp32"
             )
-        share = schedule.factor(step - 1, self.settings.warmup_steps, self.settings.steps)
-        self.learning_rate = share * self.settings.learning_rate
-        self.norm = self.engine.update(self.learning_rate)
         self.meter.add(loss.detach(), metrics)
-        self.num_updates += 1
-        self.seconds += time.perf_counter() - started
-        self.bar.update(1)
 
     def check_gradient(self, step: int) -> None:
         """Keeps broken weights out of the checkpoints.

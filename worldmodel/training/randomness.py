@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 
-def seed(seed: int, rank: int = 0) -> None:
-    """Seeds Python, numpy and torch; processes of one run draw differently.
+def seed(seed: int, rank: int = 0, step: int = 0) -> None:
+    """Seeds Python, numpy and torch; processes of one run draw differently, and after another step too.
 
     Seed with rank 0 everywhere before a model is built, so that all processes build the same one.
     """
-    words = np.random.SeedSequence([seed, rank]).generate_state(2)
+    words = np.random.SeedSequence([seed, rank, step] if step else [seed, rank]).generate_state(2)
     random.seed(int(words[0]))
     np.random.seed(int(words[0]))  # noqa: NPY002 (libraries draw from the old global state)
     torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)

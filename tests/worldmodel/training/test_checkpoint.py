@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import pickle
@@ -6,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from tests.worldmodel.training.toy import Toy, finish, launch, train_toy
+from tests.worldmodel.training.toy import HiddenToy, Toy, finish, launch, train_toy
 from worldmodel.errors import CheckpointError
 from worldmodel.training import checkpoint
 from worldmodel.training.checkpoint import Description, load_weights, newest, read
+from worldmodel.training.signals import StopRequest
 
 
 def saved_at(run: Path) -> list[str]:
@@ -22,16 +24,17 @@ def saved_at(run: Path) -> list[str]:
 def test_a_checkpoint_describes_itself(tmp_path: Path, stage: int):
     toy, result = train_toy(tmp_path, steps=2, zero_stage=stage)
     about = read(result.checkpoint)
-    assert about["version"] == 1
+    assert about["version"] == 2
     assert (about["step"], about["position"], about["num_ranks"], about["zero_stage"]) == (2, 16, 1, stage)
     assert about["settings"] == {"seed": 0}
     assert about["identity"] == {"model": {"width": 16}, "codec": "abc"}
     assert about["package_version"]
-    assert set(about["files"]) == {
-        str(path.relative_to(result.checkpoint))
-        for path in result.checkpoint.rglob("*")
-        if path.is_file() and path.name != "checkpoint.json"
-    }
+    names = {"weights.safetensors", "random_0000.safetensors", "optimizer_0000.safetensors"}
+    assert set(about["files"]) == names
+    assert {path.name for path in result.checkpoint.rglob("*")} == names | {"checkpoint.json"}
+    for name, file in about["files"].items():
+        raw = (result.checkpoint / name).read_bytes()
+        assert file == {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
     assert (tmp_path / "checkpoints" / "latest").read_text() == "step_00000002\n"
     weights = load_file(result.checkpoint / "weights.safetensors")
     assert all(torch.equal(weights[name], value) for name, value in toy.state_dict().items())
@@ -55,8 +58,10 @@ def test_damaged_weights_are_refused(tmp_path: Path):
     _, result = train_toy(tmp_path, steps=1)
     path = result.checkpoint / "weights.safetensors"
     path.write_bytes(b"\xff" * path.stat().st_size)
-    with pytest.raises(CheckpointError, match=r"weights.safetensors cannot be read"):
+    with pytest.raises(CheckpointError, match=r"weights.safetensors is not as it was written \(its checksum differs"):
         load_weights(tmp_path)
+    with pytest.raises(CheckpointError, match=r"weights.safetensors cannot be read"):
+        load_weights(result.checkpoint)
 
 
 def test_only_the_newest_are_kept(tmp_path: Path):
@@ -69,14 +74,13 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path: Path, damage: str):
     train_toy(tmp_path, steps=3, checkpoint_every=2)
     newer = tmp_path / "checkpoints" / "step_00000003"
     assert newest(tmp_path) == newer
-    shard = next(newer.glob("shards/*optim_states.pt"))
     match damage:
         case "no description":
             (newer / "checkpoint.json").unlink()
         case "a short file":
             os.truncate(newer / "weights.safetensors", 10)
         case "no shard":
-            shard.unlink()
+            (newer / "optimizer_0000.safetensors").unlink()
         case "no text":
             (newer / "checkpoint.json").write_text("{")
     assert newest(tmp_path) == newer.with_name("step_00000002")
@@ -126,19 +130,71 @@ def test_another_shape_is_refused(tmp_path: Path, stage: int):
         train_toy(tmp_path, Toy(width=24), resume=True, zero_stage=stage)
 
 
-def test_another_stage_or_number_of_processes_is_refused(tmp_path: Path):
-    _, result = train_toy(tmp_path, steps=1, zero_stage=1)
-    with pytest.raises(CheckpointError, match="was saved with zero_stage 1, not 2: resume with 1"):
-        train_toy(tmp_path, resume=True, zero_stage=2)
-    about = read(result.checkpoint) | {"num_ranks": 4}
-    (result.checkpoint / "checkpoint.json").write_text(json.dumps(about))
-    with pytest.raises(CheckpointError, match="was saved with num_ranks 4, not 1: resume with 4"):
-        train_toy(tmp_path, resume=True)
+@pytest.mark.parametrize("name", ["weights", "optimizer_0000", "random_0000"])
+def test_a_flipped_bit_is_found_and_the_older_checkpoint_is_used(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+):
+    whole, _ = train_toy(tmp_path, steps=3, checkpoint_every=2)
+    victim = tmp_path / "checkpoints" / "step_00000003" / f"{name}.safetensors"
+    raw = bytearray(victim.read_bytes())
+    raw[-10] ^= 1
+    victim.write_bytes(raw)
+    capfd.readouterr()
+    again, _ = train_toy(tmp_path, steps=3, resume=True)
+    told = f"passed over: {victim} is not as it was written (its checksum differs); step_00000002 is used instead"
+    assert told in capfd.readouterr().err
+    assert again.losses == whole.losses[2:]
 
 
-def test_a_newer_version_is_refused(tmp_path: Path):
-    (tmp_path / "checkpoint.json").write_text('{"version": 2}')
-    with pytest.raises(CheckpointError, match="is not of version 1"):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 2), (2, 1), (1, 0), (0, 2), (3, 1)])
+def test_a_run_goes_on_in_another_zero_stage(tmp_path: Path, before: int, after: int, optimizer: str):
+    whole, _ = train_toy(tmp_path / "whole", HiddenToy(), zero_stage=after, optimizer=optimizer)
+    first, _ = train_toy(tmp_path / "run", HiddenToy(), stop=after_three(), zero_stage=before, optimizer=optimizer)
+    second, _ = train_toy(tmp_path / "run", HiddenToy(), resume=True, zero_stage=after, optimizer=optimizer)
+    assert (len(first.losses), len(second.losses)) == (3, 3)
+    assert first.losses + second.losses == pytest.approx(whole.losses, rel=1e-5)
+
+
+def after_three() -> StopRequest:
+    """A wish to stop that comes in the third step."""
+
+    class AfterThree(StopRequest):
+        num_asked = 0
+
+        @property
+        def requested(self) -> bool:
+            self.num_asked += 1
+            return self.num_asked >= 3
+
+    return AfterThree()
+
+
+def test_state_of_another_optimizer_is_refused(tmp_path: Path):
+    train_toy(tmp_path, HiddenToy(), steps=1)
+    with pytest.raises(CheckpointError, match=r"there is no state exp_avg/net.0.weight in this optimizer"):
+        train_toy(tmp_path, HiddenToy(), resume=True, optimizer="muon")
+    (tmp_path / "other").mkdir()
+    _, result = train_toy(tmp_path / "other", steps=1)
+    path = result.checkpoint / "optimizer_0000.safetensors"
+    state = load_file(path)
+    del state["exp_avg/net.0.weight"]
+    save_file(state, path)
+    tell_again(result.checkpoint, path.name)
+    with pytest.raises(CheckpointError, match=r"the state exp_avg/net.0.weight is missing"):
+        train_toy(tmp_path / "other", steps=2, resume=True)
+
+
+def tell_again(folder: Path, name: str) -> None:
+    """Describes a changed file, as someone would who plants it."""
+    about, raw = read(folder), (folder / name).read_bytes()
+    about["files"][name] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    (folder / "checkpoint.json").write_text(json.dumps(about))
+
+
+def test_another_version_is_refused(tmp_path: Path):
+    (tmp_path / "checkpoint.json").write_text('{"version": 3}')
+    with pytest.raises(CheckpointError, match="is not of version 2 but 3: go on with the worldmodel that wrote it"):
         read(tmp_path)
     with pytest.raises(CheckpointError, match="cannot be read"):
         read(tmp_path / "nowhere")
@@ -154,19 +210,17 @@ class Malice:
         return os.system, (f"touch {self.path}",)
 
 
-@pytest.mark.parametrize("pattern", ["shards/*model_states.pt", "shards/*optim_states.pt", "random_rank_0000.pt"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer_0000.safetensors", "random_0000.safetensors"])
 @pytest.mark.parametrize("form", ["pickle", "torch"])
-def test_a_planted_pickle_is_not_executed(tmp_path: Path, pattern: str, form: str):
+def test_a_planted_pickle_is_not_executed(tmp_path: Path, name: str, form: str):
     run, executed = tmp_path / "run", tmp_path / "executed"
     _, result = train_toy(run, steps=1)
-    victim = next(result.checkpoint.glob(pattern))
+    victim = result.checkpoint / name
     if form == "pickle":
         victim.write_bytes(pickle.dumps(Malice(executed), protocol=2))
     else:
         torch.save({"module": Malice(executed)}, victim)
-    about = read(result.checkpoint)
-    about["files"][str(victim.relative_to(result.checkpoint))] = victim.stat().st_size
-    (result.checkpoint / "checkpoint.json").write_text(json.dumps(about))
+    tell_again(result.checkpoint, name)
     with pytest.raises(CheckpointError, match="damaged"):
         train_toy(run, steps=2, resume=True)
     assert not executed.exists()

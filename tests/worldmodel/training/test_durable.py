@@ -1,8 +1,12 @@
 import os
+import resource
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from worldmodel.training import durable
 
@@ -15,11 +19,22 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_tensors_are_read_back_and_synced(tmp_path: Path, synced: list[int]):
-    path = tmp_path / "tensors.pt"
-    durable.save_tensors({"a": torch.arange(5)}, path)
-    assert torch.equal(torch.load(path, weights_only=True)["a"], torch.arange(5))
+def test_tensors_are_read_back_synced_and_summed(tmp_path: Path, synced: list[int]):
+    path = tmp_path / "tensors.safetensors"
+    tensors = {"a": torch.arange(5), "b": torch.tensor(float("nan")), "c": torch.zeros(0, 3)}
+    found = durable.save_tensors(tensors, path)
+    assert torch.equal(load_file(path)["a"], torch.arange(5))
     assert synced == [path.stat().st_ino]
+    assert found == subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+def test_a_disk_that_gives_back_something_else_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def lose_a_bit(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        save_file({name: value ^ 1 for name, value in tensors.items()}, path)
+
+    monkeypatch.setattr(durable, "save_file", lose_a_bit)
+    with pytest.raises(OSError, match="does not hold what was written: a differs"):
+        durable.save_tensors({"a": torch.arange(5)}, tmp_path / "tensors")
 
 
 def test_files_and_folders_are_synced(tmp_path: Path, synced: list[int]):
@@ -29,7 +44,12 @@ def test_files_and_folders_are_synced(tmp_path: Path, synced: list[int]):
     assert synced == [(tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
-def test_a_full_disk_is_named():
-    with pytest.raises(OSError, match="No space left on device"):
-        durable.save_tensors(torch.zeros(100_000), Path("/dev/full"))
+def test_a_full_disk_is_named(tmp_path: Path):
+    # Not on /dev/full: safetensors renames over its target, and would replace the device.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises((OSError, SafetensorError), match="File too large"):
+            durable.save_tensors({"a": torch.zeros(100_000)}, tmp_path / "tensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

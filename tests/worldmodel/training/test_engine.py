@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, HiddenToy, Toy, finish, launch, make_loader
+from worldmodel.attention import Block, rotary_angles
 from worldmodel.training import engine as engine_module
 from worldmodel.training.engine import Engine, deepspeed_settings, parameter_groups, resolve_precision
 from worldmodel.training.schedule import factor
@@ -29,8 +30,9 @@ def steps_of(engine: Engine, toy: Toy, num_steps: int = 6, learning_rate: float 
     batches = make_loader(0)
     norm = 0.0
     for _ in range(num_steps):
-        loss, _ = engine.forward(next(batches))
-        engine.backward(loss)
+        for micro in next(batches).chunk(engine.num_micro):
+            loss, _ = engine.forward(micro)
+            engine.backward(loss)
         norm = float(engine.update(learning_rate))
     return [*toy.losses, norm]
 
@@ -61,6 +63,8 @@ def test_the_dictionary_is_a_function_of_the_settings():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="batch_size 8 must be a multiple of the 2 processes times 3 micro-batches"):
+        deepspeed_settings(replace(SETTINGS, accumulate=3), batch_size=8, num_ranks=2)
     with pytest.raises(ValueError, match="batch_size 8 must be a multiple of the 3 processes"):
         deepspeed_settings(SETTINGS, batch_size=8, num_ranks=3)
 
@@ -117,6 +121,85 @@ def test_every_stage_makes_the_same_steps_of_muon(stage: int):
         found.append(toy.losses)
     assert found[0] == pytest.approx(found[1], abs=1e-5)
     assert found[0][-1] < 0.7 * found[0][0]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_micro_batches_make_the_steps_of_the_whole_batch(stage: int, optimizer: str):
+    found = {}
+    for accumulate in (1, 4):
+        toy = HiddenToy(noise=0.0)
+        with engine_of(toy, zero_stage=stage, optimizer=optimizer, accumulate=accumulate) as engine:
+            *losses, norm = steps_of(engine, toy)
+        found[accumulate] = [*torch.tensor(losses).view(-1, accumulate).mean(1).tolist(), norm]
+    assert found[4] == pytest.approx(found[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload", "optimizer"),
+    [(1, "optimizer", "adamw"), (2, "optimizer", "adamw"), (3, "optimizer", "adamw"), (3, "parameters", "adamw")]
+    + [(stage, "optimizer", "muon") for stage in (1, 2, 3)],
+)
+def test_offloading_changes_no_step(stage: int, offload: str, optimizer: str):
+    found = {}
+    for kept in ("none", offload):
+        toy = HiddenToy(noise=0.0)
+        with engine_of(toy, zero_stage=stage, offload=kept, optimizer=optimizer, accumulate=2) as engine:
+            found[kept] = steps_of(engine, toy)
+    assert found[offload] == pytest.approx(found["none"], rel=1e-6)
+
+
+def test_the_dictionary_says_what_is_offloaded():
+    for offload, names in {"none": set(), "optimizer": {"optimizer"}, "parameters": {"optimizer", "param"}}.items():
+        made = deepspeed_settings(replace(SETTINGS, zero_stage=3, offload=offload), batch_size=8, num_ranks=1)
+        devices = {name: part["device"] for name, part in made["zero_optimization"].items() if "offload" in name}
+        assert devices == {f"offload_{name}": "cpu" for name in names}
+
+
+def test_recomputing_is_refused_where_there_are_no_transformers():
+    with pytest.raises(ValueError, match="recompute_activations is for the world model's transformers"):
+        Engine(Toy(), replace(SETTINGS, recompute_activations=True), BATCH_SIZE)
+
+
+class Blocks(Toy):
+    """Two of the transformers' blocks over the vectors."""
+
+    def __init__(self) -> None:
+        super().__init__(noise=0.0)
+        self.blocks = nn.ModuleList(Block(32, 2) for _ in range(2))
+        self.enter, self.leave = nn.Linear(8, 32), nn.Linear(32, 8)
+        self.angles = rotary_angles(torch.zeros(4), torch.rand(4, 2), 16)
+        self.num_runs = 0
+
+    def recompute_activations(self, on: bool) -> None:
+        for block in self.blocks:
+            block.recompute = on  # type: ignore[assignment]
+            block.attention_norm.register_forward_hook(self.count)  # type: ignore[union-attr]
+
+    def count(self, *_: object) -> None:
+        self.num_runs += 1
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        x = self.enter(batch).unflatten(0, (-1, 4))
+        for block in self.blocks:
+            x, _ = block(x, self.angles, None, None)
+        loss = (self.leave(x).flatten(0, 1) - batch).square().mean()
+        self.losses.append(loss.detach().item())
+        return loss, {}
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16")])
+def test_recomputed_activations_are_those_that_were_kept_to_the_bit(stage: int, precision: str):
+    found, runs = [], []
+    for on in (False, True):
+        torch.manual_seed(3)
+        toy = Blocks()
+        with engine_of(toy, zero_stage=stage, precision=precision, recompute_activations=on) as engine:
+            found.append(steps_of(engine, toy, num_steps=3, learning_rate=1e-2))
+        runs.append(toy.num_runs)
+    assert found[0] == found[1]
+    assert found[0][2] < found[0][0]
+    assert runs == [2 * 3, 2 * 2 * 3]
 
 
 def test_an_objective_without_parameters_is_refused():

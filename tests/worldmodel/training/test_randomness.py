@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from worldmodel.training import randomness
 
@@ -15,10 +16,10 @@ def draws() -> list[float]:
 def test_restored_states_draw_the_same_again(tmp_path: Path):
     randomness.seed(3)
     draws()  # an odd number of normal draws: Python and numpy keep a second one back
-    torch.save(randomness.states(), tmp_path / "states.pt")
+    save_file(randomness.states(), tmp_path / "states")
     first = draws()
     draws()
-    randomness.restore(torch.load(tmp_path / "states.pt", weights_only=True))
+    randomness.restore(load_file(tmp_path / "states"))
     assert draws() == first
 
 
@@ -29,12 +30,12 @@ def test_a_seed_fixes_all_draws():
     assert draws() == first
 
 
-def test_ranks_and_seeds_draw_differently():
+def test_ranks_seeds_and_steps_draw_differently():
     found = set()
-    for seed, rank in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        randomness.seed(seed, rank)
+    for seed, rank, step in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0), (0, 1, 7)):
+        randomness.seed(seed, rank, step)
         found.update(draws())
-    assert len(found) == 20
+    assert len(found) == 25
 
 
 def test_draws_inside_kept_leave_no_trace():

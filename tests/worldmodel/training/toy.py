@@ -171,7 +171,7 @@ def broken_on_the_last_rank(folder: Path) -> str:
 
 
 def full_disk(folder: Path) -> None:
-    """A checkpoint fits; then random states, weights and shards (16, 150 and 420 kB) are in turn too large.
+    """A checkpoint fits; then random states, weights and the optimizer's (16, 150 and 300 kB) are in turn too large.
 
     Last, the curves are: TensorBoard's thread then ends with a traceback of its own.
     """
