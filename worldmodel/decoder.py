@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, full_precision, grid_positions, group_mask, rotary_angles
+from worldmodel.attention import Block, full_precision, grid_positions, rotary_angles
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.layout import Scale
 from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
+from worldmodel.sight import Sight
 
 SPREAD_DIM = 64
 
@@ -153,10 +154,9 @@ class FrameDecoder(nn.Module):
         still = torch.zeros(len(places)), torch.zeros(len(state_places))
         self.angles: Tensor
         self.state_angles: Tensor
-        self.mask: Tensor
         self.register_buffer("angles", rotary_angles(still[0], places, head_dim), persistent=False)
         self.register_buffer("state_angles", rotary_angles(still[1], state_places, head_dim), persistent=False)
-        self.register_buffer("mask", group_mask(sizes, len(state_places)), persistent=False)
+        self.sight = Sight.of_scales(sizes, len(state_places))
 
     def forward(
         self,
@@ -176,7 +176,7 @@ class FrameDecoder(nn.Module):
                 residuals.append(residual.flatten(2).transpose(1, 2))
         x = torch.cat(tokens, 1)
         for block, past in zip(self.blocks, self._remember(state), strict=True):
-            x, _ = block(x, self.angles, past, self.mask)
+            x, _ = block(x, self.angles, past, self.sight)
         outputs = x.split([scale.num_codes for scale in self.scales], 1)
         predictions = []
         for level, out in enumerate(outputs):
