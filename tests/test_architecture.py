@@ -24,7 +24,7 @@ RANKS = (
     ("streams.physics",),
     ("worldmodel", "worldmodel.errors", "worldmodel.settings"),
     ("worldmodel.evaluation.metrics", "worldmodel.evaluation.pictures", "worldmodel.evaluation.plots"),
-    ("worldmodel.config", "worldmodel.folders", "worldmodel.layout", "worldmodel.modules"),
+    ("worldmodel.config", "worldmodel.folders", "worldmodel.layout", "worldmodel.modules", "worldmodel.sight"),
     ("worldmodel.attention",),
     ("worldmodel.codecs", "worldmodel.rollouts.sampling"),
     ("worldmodel.cache", "worldmodel.trunk", "worldmodel.decoder"),

@@ -11,7 +11,7 @@ import docstring_parser
 import pytest
 
 from streams.settings import PhysicsSettings, ScanSettings
-from tools.bench.settings import LatentsSettings, StreamsSettings
+from tools.bench.settings import LatentsSettings, RolloutBenchSettings, StreamsSettings, TrainBenchSettings
 from worldmodel.settings import (
     DemoSettings,
     EvaluateCodecSettings,
@@ -60,6 +60,8 @@ CLASSES = {
     "tools.videos physics --help": (PhysicsSettings, "world."),
     "tools.bench.__main__ streams --help": (StreamsSettings, ""),
     "tools.bench.__main__ latents --help": (LatentsSettings, ""),
+    "tools.bench.__main__ train --help": (TrainBenchSettings, ""),
+    "tools.bench.__main__ rollout --help": (RolloutBenchSettings, ""),
     "tools.videos scan --help": (ScanSettings, ""),
 }
 OTHERS = {
@@ -87,7 +89,7 @@ OTHERS = {
     "tools.dct --help": ["run", "videos", "--num_clips"],
     "tools.fuzz --help": ["--num-files", "--seed", "--first", "--workers", "--limits.seconds_limit"],
     "tools.watch --help": ["address", "--clips.num_frames", "--live.buffer_seconds", "--out", "--seconds"],
-    "tools.bench.__main__ --help": ["streams", "latents"],
+    "tools.bench.__main__ --help": ["streams", "latents", "train", "rollout"],
 }
 RESUMED = ["worldmodel.cli tokenizer --help", "worldmodel.cli train --help"]
 

@@ -3,18 +3,21 @@
 Rotary embedding: Su et al. 2021, "RoFormer". QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers".
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from worldmodel.errors import SettingsError
+from worldmodel.sight import Sight, pieces_of
 
-Backend = Literal["sdpa", "xformers"]
+Backend = Literal["sdpa", "dense", "flex", "xformers"]
 
 TIME_SHARE = 0.5  # of a head's channels; the rest is split evenly between rows and columns
 SPACE_PERIODS = (0.5, 8.0)  # shortest and longest period, in units of the frame's side
@@ -65,39 +68,69 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
-def frame_mask(num_frames: int, num_tokens: int, window_frames: int) -> Bool[Tensor, "token token"]:
-    """True where a token may look: all tokens of its own frame and of the window_frames - 1 frames before it."""
-    frame = torch.arange(num_frames).repeat_interleave(num_tokens)
-    distance = frame[:, None] - frame[None]
-    return (distance >= 0) & (distance < window_frames)
-
-
-def group_mask(sizes: list[int], prefix: int) -> Bool[Tensor, "token other"]:
-    """Block-causal mask of groups of tokens (scales) that all see a prefix: True where a token may look."""
-    group = torch.cat([torch.full((size,), number) for number, size in enumerate(sizes)])
-    causal = group[:, None] >= group[None]
-    return torch.cat((torch.ones(len(group), prefix, dtype=torch.bool), causal), 1)
-
-
 def attend(
     query: Float[Tensor, "batch head token channel"],
     key: Float[Tensor, "batch head other channel"],
     value: Float[Tensor, "batch head other channel"],
-    mask: Bool[Tensor, "token other"] | None,
+    sight: Sight | None,
     backend: Backend = "sdpa",
 ) -> Float[Tensor, "batch head token channel"]:
-    """Softmax attention, by torch or by xformers' memory-efficient kernels.
+    """Softmax attention; without a sight every query sees all keys.
+
+    Backends: `sdpa` is torch's scaled_dot_product_attention, cut on the CPU into calls that need no mask where that was
+    measured to be faster; `dense` is the same in one call with a mask; `flex` is torch's FlexAttention, compiled;
+    `xformers` has memory-efficient kernels.
 
     Raises:
-        SettingsError: xformers is asked for without a GPU; it has no kernels for the CPU.
+        SettingsError: xformers is asked for without a GPU, or flex for a gradient without one; there are no kernels.
     """
-    if backend == "sdpa":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    if backend == "xformers":
+        return _attend_by_xformers(query, key, value, sight)
+    if sight is None:
+        return F.scaled_dot_product_attention(query, key, value)
+    if backend == "flex":
+        return _attend_by_flex(query, key, value, sight)
+    pieces = pieces_of(sight, query.device, backend == "sdpa" and query.device.type == "cpu")
+    outs = [
+        F.scaled_dot_product_attention(
+            query[:, :, piece.queries], key[:, :, piece.keys], value[:, :, piece.keys], attn_mask=piece.mask
+        )
+        for piece in pieces
+    ]
+    return outs[0] if len(outs) == 1 else torch.cat(outs, 2)
+
+
+def _attend_by_flex(query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
+    if torch.is_grad_enabled() and query.requires_grad and query.device.type == "cpu":
+        raise SettingsError("attention=flex has no gradient on the CPU: train with attention=sdpa, or on a GPU")
+    return _flex_kernel()(query, key, value, block_mask=_block_mask(sight, query.device))
+
+
+@lru_cache(maxsize=1)
+def _flex_kernel() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention)  # uncompiled it would hold all scores at once
+
+
+@lru_cache(maxsize=64)
+def _block_mask(sight: Sight, device: torch.device) -> object:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    starts, stops = (bound.to(device) for bound in sight.bounds())
+    seen = lambda batch, head, query, key: (key >= starts[query]) & (key < stops[query])  # noqa: E731
+    return create_block_mask(seen, None, None, sight.num_queries, max(sight.stops), device=device.type)
+
+
+def _attend_by_xformers(query: Tensor, key: Tensor, value: Tensor, sight: Sight | None) -> Tensor:
     if not query.is_cuda:
         raise SettingsError(f"attention=xformers needs a CUDA device, not {query.device}: use attention=sdpa there")
     from xformers.ops import memory_efficient_attention
 
-    bias = None
+    bias, mask = None, None
+    if sight is not None:
+        (piece,) = pieces_of(sight, query.device, False)
+        key, value, mask = key[:, :, piece.keys], value[:, :, piece.keys], piece.mask
     if mask is not None:
         # The kernels read rows of a multiple of 8, so the bias is cut out of a wider one.
         wide = query.new_full((*mask.shape[:1], -(-mask.shape[1] // 8) * 8), -torch.inf)
@@ -137,12 +170,12 @@ class Attention(nn.Module):
         angles: Float[Tensor, "token half"],
         key: Float[Tensor, "batch head other channel"],
         value: Float[Tensor, "batch head other channel"],
-        mask: Bool[Tensor, "token other"] | None,
+        sight: Sight | None,
     ) -> Float[Tensor, "batch token dim"]:
-        """Attend from x to the given keys and values; without a mask every token sees all of them."""
+        """Attend from x to the given keys and values; without a sight every token sees all of them."""
         query = self.query(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         query = rotate(self.query_norm(query.float()), angles).to(value.dtype)
-        attended = attend(query, key, value, mask, self.backend)
+        attended = attend(query, key, value, sight, self.backend)
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
@@ -179,7 +212,7 @@ class Block(nn.Module):
         x: Float[Tensor, "batch token dim"],
         angles: Float[Tensor, "token half"],
         past: tuple[Tensor, Tensor] | None,
-        mask: Bool[Tensor, "token other"] | None,
+        sight: Sight | None,
     ) -> tuple[Float[Tensor, "batch token dim"], tuple[Tensor, Tensor]]:
         """Attend to `past` keys and values and to x itself; return the output and all keys and values."""
         if self.recompute and torch.is_grad_enabled():
@@ -195,5 +228,5 @@ class Block(nn.Module):
         key, value = self.attention.keys_values(normed, angles)
         if past is not None:
             key, value = torch.cat((past[0], key), 2), torch.cat((past[1], value), 2)
-        x = x + self.attention(normed, angles, key, value, mask)
+        x = x + self.attention(normed, angles, key, value, sight)
         return x + self.feed(self.feed_norm(x)), (key, value)

@@ -11,21 +11,31 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, full_precision, grid_positions, group_mask, rotary_angles
+from worldmodel.attention import Block, full_precision, grid_positions, rotary_angles
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.layout import Scale
 from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
+from worldmodel.sight import Sight
 
 SPREAD_DIM = 64
 
 
 @dataclass
 class DecoderCache:
-    """Keys and values of the state and of the scales decoded so far, and their number of scales."""
+    """What is kept while a frame is decoded.
+
+    Attributes:
+        layers: keys and values of the state and of the scales decoded so far.
+        num_scales: number of those scales.
+        old: of every modality begun, the previous frame's latent and the spread state.
+        latent: what the current modality's scales add up to so far.
+    """
 
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     num_scales: int = 0
+    old: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    latent: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -153,10 +163,9 @@ class FrameDecoder(nn.Module):
         still = torch.zeros(len(places)), torch.zeros(len(state_places))
         self.angles: Tensor
         self.state_angles: Tensor
-        self.mask: Tensor
         self.register_buffer("angles", rotary_angles(still[0], places, head_dim), persistent=False)
         self.register_buffer("state_angles", rotary_angles(still[1], state_places, head_dim), persistent=False)
-        self.register_buffer("mask", group_mask(sizes, len(state_places)), persistent=False)
+        self.sight = Sight.of_scales(sizes, len(state_places))
 
     def forward(
         self,
@@ -176,7 +185,7 @@ class FrameDecoder(nn.Module):
                 residuals.append(residual.flatten(2).transpose(1, 2))
         x = torch.cat(tokens, 1)
         for block, past in zip(self.blocks, self._remember(state), strict=True):
-            x, _ = block(x, self.angles, past, self.mask)
+            x, _ = block(x, self.angles, past, self.sight)
         outputs = x.split([scale.num_codes for scale in self.scales], 1)
         predictions = []
         for level, out in enumerate(outputs):
@@ -198,14 +207,31 @@ class FrameDecoder(nn.Module):
     ) -> Float[Tensor, "item place vocabulary"]:
         """Logits of the next scale, whose coarser scales are already in `codes` (finer columns are not read)."""
         level = cache.num_scales
-        modality, index = self.levels[level]
-        partial = self.quantizers[modality].partial(codes[:, self.parts[modality]], index)
-        x, left_over = self._inputs(modality, index, partial, previous, self._old(modality, state, previous))
+        x, left_over = self.scale_inputs(state, previous, codes, cache)
         angles = self.angles[self.slices[level]]
         for number, block in enumerate(self.blocks):
             x, cache.layers[number] = block(x, angles, cache.layers[number], None)
         cache.num_scales += 1
         return self._read(level, x, left_over, previous)[0]
+
+    def scale_inputs(
+        self,
+        state: Float[Tensor, "item token dim"],
+        previous: Int[Tensor, "item code"],
+        codes: Int[Tensor, "item code"],
+        cache: DecoderCache,
+    ) -> tuple[Float[Tensor, "item place dim"], Float[Tensor, "item place latent"]]:
+        """Tokens of the next scale, and what the previous frame's latent would leave over for it; once a scale."""
+        level = cache.num_scales
+        modality, index = self.levels[level]
+        quantizer = self.quantizers[modality]
+        if index == 0:
+            cache.old.append(self._old(modality, state, previous))
+            cache.latent = quantizer.nothing(len(codes))
+        else:
+            assert cache.latent is not None, "the modality's first scale began it"
+            cache.latent = quantizer.add_scale(cache.latent, codes[:, self.slices[level - 1]], index - 1)
+        return self._inputs(modality, index, quantizer.to_scale(cache.latent, index), previous, cache.old[modality])
 
     @property
     def parts(self) -> list[slice]:

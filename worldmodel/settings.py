@@ -149,13 +149,14 @@ class TransformerSettings:
         dim: channels of a token.
         depth: blocks of attention and feed-forward.
         num_heads: of the attention; dim is a multiple.
-        attention: whose kernels compute it; xformers needs a GPU.
+        attention: what computes it: sdpa is torch's, cut where that is faster; dense the same with one mask; flex is
+            compiled by torch and trains on a GPU only; xformers needs a GPU.
     """
 
     dim: int = 192
     depth: int = 4
     num_heads: int = 6
-    attention: Literal["sdpa", "xformers"] = "sdpa"
+    attention: Literal["sdpa", "dense", "flex", "xformers"] = "sdpa"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, frame_mask, rotary_angles
+from worldmodel.attention import Block, rotary_angles
 from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
+from worldmodel.sight import Sight
 
 
 @dataclass
@@ -38,10 +39,10 @@ class Trunk(nn.Module):
         """States of whole clips that start at time 0."""
         num_frames = tokens.shape[1]
         angles = self._angles(0, num_frames)
-        mask = frame_mask(num_frames, self.num_tokens, self.window_frames).to(tokens.device)
+        sight = Sight.of_frames(num_frames, self.num_tokens, self.window_frames)
         x = tokens.flatten(1, 2)
         for block in self.blocks:
-            x, _ = block(x, angles, None, mask)
+            x, _ = block(x, angles, None, sight)
         return self.norm(x).unflatten(1, (num_frames, self.num_tokens))
 
     def step(self, tokens: Float[Tensor, "batch token dim"], cache: TrunkCache) -> Float[Tensor, "batch token dim"]:

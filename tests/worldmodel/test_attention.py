@@ -1,8 +1,11 @@
+import functools
 import math
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -12,16 +15,16 @@ from torch import Tensor
 
 from worldmodel.attention import (
     Attention,
+    Backend,
     Block,
     FeedForward,
     attend,
-    frame_mask,
     grid_positions,
-    group_mask,
     rotary_angles,
     rotate,
 )
 from worldmodel.errors import SettingsError
+from worldmodel.sight import Sight
 
 HEAD_DIM = 16
 
@@ -92,27 +95,6 @@ def test_rotation_turns_pairs_of_neighbouring_channels():
     assert rotate(x.bfloat16(), angles).dtype == torch.bfloat16
 
 
-@settings(deadline=None)
-@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 7))
-def test_the_frame_mask_shows_the_window_and_nothing_else(num_frames: int, num_tokens: int, window_frames: int):
-    mask = frame_mask(num_frames, num_tokens, window_frames)
-    for token in range(num_frames * num_tokens):
-        for other in range(num_frames * num_tokens):
-            back = token // num_tokens - other // num_tokens
-            assert mask[token, other] == (0 <= back <= window_frames - 1)
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 4))
-def test_the_group_mask_shows_the_prefix_and_the_groups_up_to_ones_own(sizes: list[int], prefix: int):
-    mask = group_mask(sizes, prefix)
-    group_of = [group for group, size in enumerate(sizes) for _ in range(size)]
-    assert mask.shape == (len(group_of), prefix + len(group_of))
-    for token, group in enumerate(group_of):
-        assert mask[token, :prefix].all()
-        assert mask[token, prefix:].tolist() == [other <= group for other in group_of]
-
-
 def naive_attention(module: Attention, x: Tensor, angles: Tensor, mask: Tensor | None) -> Tensor:
     """Self-attention token by token and head by head."""
     query_weight, (key_weight, value_weight) = module.query.weight, module.key_value.weight.chunk(2)
@@ -148,9 +130,10 @@ def test_attention_equals_a_naive_loop(masked: bool):
     torch.nn.init.uniform_(module.key_norm.weight, 0.5, 1.5)
     x = torch.randn(2, 6, 32)
     angles = angles_at(torch.tensor([0, 0, 1, 1, 2, 2]), grid_positions(1, 2).repeat(3, 1))
-    mask = frame_mask(3, 2, 2) if masked else None
-    result = module(x, angles, *module.keys_values(x, angles), mask)
-    torch.testing.assert_close(result, naive_attention(module, x, angles, mask), atol=1e-5, rtol=1e-5)
+    sight = Sight.of_frames(3, 2, 2) if masked else None
+    result = module(x, angles, *module.keys_values(x, angles), sight)
+    expected = naive_attention(module, x, angles, None if sight is None else sight.mask())
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_xformers_without_a_gpu_is_an_error_that_says_what_to_use():
@@ -167,8 +150,8 @@ def test_past_keys_and_values_do_what_the_whole_sequence_does():
     block = Block(32, 2)
     x = torch.randn(2, 8, 32)
     angles = angles_at(torch.arange(4).repeat_interleave(2), grid_positions(1, 2).repeat(4, 1))
-    whole, (all_keys, all_values) = block(x, angles, None, frame_mask(4, 2, 4))
-    first, past = block(x[:, :6], angles[:6], None, frame_mask(3, 2, 4))
+    whole, (all_keys, all_values) = block(x, angles, None, Sight.of_frames(4, 2, 4))
+    first, past = block(x[:, :6], angles[:6], None, Sight.of_frames(3, 2, 4))
     last, (keys, values) = block(x[:, 6:], angles[6:], past, None)
     torch.testing.assert_close(torch.cat((first, last), 1), whole)
     torch.testing.assert_close(keys, all_keys)
@@ -185,18 +168,91 @@ def test_the_feed_forward_is_a_gated_product(dim: int):
     assert value.shape[0] >= dim * 8 / 3
 
 
-def test_attending_equals_a_direct_softmax():
-    query, key, value = torch.randn(3, 2, 2, 6, HEAD_DIM)
-    mask = frame_mask(3, 2, 2)
-    scores = (query @ key.transpose(-1, -2) / math.sqrt(HEAD_DIM)).masked_fill(~mask, -torch.inf)
-    torch.testing.assert_close(attend(query, key, value, mask), scores.softmax(-1) @ value, atol=1e-5, rtol=1e-5)
+BACKENDS: list[Backend] = ["sdpa", "dense"]
+# Frames of many tokens (cut without a mask), of few (cut with small masks, or one call), past a cache, and scales.
+SIGHTS = {
+    "cut": Sight.of_frames(6, 64, 3),
+    "wide window": Sight.of_frames(6, 64, 6),
+    "cut with masks": Sight.of_frames(24, 17, 5),
+    "one call": Sight.of_frames(4, 17, 3),
+    "after a cache": Sight.of_frames(6, 64, 4, num_past=3),
+    "scales": Sight.of_scales([1, 4, 16, 64, 256], 17),
+}
+
+
+def direct(query: Tensor, key: Tensor, value: Tensor, sight: Sight | None) -> Tensor:
+    """Softmax over all scores, written out; in the type of the inputs."""
+    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    if sight is not None:
+        scores = scores.masked_fill(~sight.mask(), -torch.inf)
+    return scores.softmax(-1) @ value
+
+
+class Drawn(NamedTuple):
+    """Queries, keys and values."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Drawn":
+        return Drawn(change(self.query), change(self.key), change(self.value))
+
+
+def drawn(sight: Sight, batch: int = 2) -> Drawn:
+    generator = torch.Generator().manual_seed(0)
+    sizes = (sight.num_queries, max(sight.stops), max(sight.stops))
+    return Drawn(*(torch.randn(batch, 3, size, HEAD_DIM, generator=generator) for size in sizes))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", SIGHTS)
+def test_attending_equals_a_direct_softmax_with_its_gradient(name: str, backend: Backend):
+    inputs, pull = drawn(SIGHTS[name]), torch.randn(HEAD_DIM, generator=torch.Generator().manual_seed(1))
+    results = []
+    for compute in (direct, functools.partial(attend, backend=backend)):
+        leaves = inputs.each(lambda x: x.clone().requires_grad_())
+        out = compute(*leaves, SIGHTS[name])
+        (out * pull).sum().backward()
+        results.append([out, *(leaf.grad for leaf in leaves)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SIGHTS)
+def test_attending_in_bfloat16_is_as_near_as_its_rounding(name: str):
+    inputs = drawn(SIGHTS[name]).each(Tensor.bfloat16)
+    expected = direct(*inputs.each(Tensor.double), SIGHTS[name])
+    for backend in BACKENDS:
+        found = attend(*inputs, SIGHTS[name], backend)
+        assert found.dtype == torch.bfloat16
+        # Means of values near 1 lose half of 2**-7 in the output and as much in the weights.
+        torch.testing.assert_close(found.double(), expected, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_clips_in_a_batch_attend_as_they_do_alone(backend: Backend):
+    sight = SIGHTS["after a cache"]
+    inputs = drawn(sight, batch=3)
+    alone = [attend(*inputs.each(lambda x, clip=clip: x[clip : clip + 1]), sight, backend) for clip in range(3)]
+    torch.testing.assert_close(attend(*inputs, sight, backend), torch.cat(alone), atol=1e-6, rtol=1e-5)
+
+
+def test_flex_attention_equals_a_direct_softmax_and_has_no_gradient_on_the_cpu():
+    sight = SIGHTS["after a cache"]
+    inputs = drawn(sight)
+    torch.testing.assert_close(attend(*inputs, sight, "flex"), direct(*inputs, sight), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attend(*inputs, None, "flex"), direct(*inputs, None), atol=1e-5, rtol=1e-5)
+    inputs.query.requires_grad_()
+    with pytest.raises(SettingsError, match="attention=flex has no gradient on the CPU: train with attention=sdpa"):
+        attend(*inputs, sight, "flex")
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_xformers_is_refused_where_there_is_no_gpu(masked: bool):
     query = torch.randn(1, 2, 4, HEAD_DIM)
     with pytest.raises(SettingsError, match="attention=xformers needs a CUDA device, not cpu: use attention=sdpa"):
-        attend(query, query, query, frame_mask(2, 2, 1) if masked else None, "xformers")
+        attend(query, query, query, Sight.of_frames(2, 2, 1) if masked else None, "xformers")
     module = Attention(32, 2, "xformers")
     angles = angles_at(torch.zeros(4), grid_positions(2, 2))
     x = torch.randn(1, 4, 32)
@@ -209,14 +265,13 @@ def test_xformers_gives_what_sdpa_gives_with_its_gradient():
     # In a process of its own: the GPU is hidden from this one.
     program = """
 import torch
-from worldmodel.attention import attend, frame_mask
+from worldmodel.attention import attend
+from worldmodel.sight import Sight
 for dtype, near in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
     for num_tokens, past in ((5, 0), (16, 0), (6, 7)):
         query = torch.randn(2, 3, num_tokens, 32, device="cuda", dtype=dtype)
         key, value = torch.randn(2, 2, 3, past + num_tokens, 32, device="cuda", dtype=dtype)
-        mask = torch.rand(num_tokens, past + num_tokens, device="cuda") < 0.6
-        mask[:, 0] = True
-        for seen in (mask, None):
+        for seen in (Sight.of_scales([1] * num_tokens, past), None):
             results = []
             for backend in ("sdpa", "xformers"):
                 leaves = [x.clone().requires_grad_() for x in (query, key, value)]

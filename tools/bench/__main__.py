@@ -1,4 +1,7 @@
-"""Benchmarks, ours against its peers in one run: `streams` reads videos, `latents` reads latent caches."""
+"""Benchmarks, ours against its peers in one run.
+
+`streams` reads videos, `latents` reads latent caches; `train` and `rollout` run an untrained world model.
+"""
 
 import dataclasses
 import sys
@@ -6,12 +9,16 @@ from importlib import import_module
 
 from jsonargparse import ArgumentParser
 
-from tools.bench.settings import LatentsSettings, StreamsSettings
+from tools.bench.settings import LatentsSettings, RolloutBenchSettings, StreamsSettings, TrainBenchSettings
 from tools.exit_status import exit_status
 
 FLAGS = {
     "quick": "one short file of 256 rows, two rounds: shows in a minute that all works, and measures nothing well",
     "long": "measure the memory of a worker after 20,000 and 200,000 clips too",
+}
+MODEL_BENCHES = {
+    "train": (TrainBenchSettings, "Speed of training, against the same model with one masked attention call."),
+    "rollout": (RolloutBenchSettings, "Speed of rollouts, against uncached ones and a decode code by code."),
 }
 
 
@@ -28,6 +35,11 @@ def build_parser() -> ArgumentParser:
     latents.add_class_arguments(LatentsSettings, skip={"quick"})
     latents.add_argument("--quick", action="store_true", help="few clips, two rounds: shows that all works")
     commands.add_subcommand("latents", latents)
+    for name, (settings_class, description) in MODEL_BENCHES.items():
+        bench = ArgumentParser(description=description)
+        bench.add_class_arguments(settings_class, skip={"quick"})
+        bench.add_argument("--quick", action="store_true", help="few codes, two rounds: shows that all works")
+        commands.add_subcommand(name, bench)
     return parser
 
 
@@ -36,7 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     chosen = vars(parsed[parsed.subcommand])
-    settings_class = {"streams": StreamsSettings, "latents": LatentsSettings}[parsed.subcommand]
+    settings_class = {
+        "streams": StreamsSettings,
+        "latents": LatentsSettings,
+        **{name: settings_class for name, (settings_class, _) in MODEL_BENCHES.items()},
+    }[parsed.subcommand]
     settings = settings_class(**{field.name: chosen[field.name] for field in dataclasses.fields(settings_class)})
     run = import_module(f"tools.bench.{parsed.subcommand}").run
     return exit_status(lambda: run(settings))

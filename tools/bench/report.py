@@ -49,6 +49,12 @@ REQUIREMENTS = (
     Requirement("random batches of a cache / numpy memmap", "latents: batches", 0.5, 0.8, "memmap"),
     Requirement("shuffled epoch of a cache, by our loader / numpy memmap", "latents: epoch", 0.5, 0.9, "memmap"),
     Requirement("bytes read for clips that are not in memory / theirs", "latents: cold", 2.0, 1.4, lower=True),
+    Requirement("training at 341 codes / dense mask", "train: 341 codes", 1.35, 1.6, "dense mask"),
+    Requirement("rollout at 85 codes / uncached", "rollout: 85 codes", 8, 10, "uncached"),
+    Requirement("rollout at 341 codes / uncached", "rollout: 341 codes", 15, 20, "uncached"),
+    Requirement("rollout / cached decode code by code", "rollout: ", 5, 7, "raster"),
+    Requirement("cost of frame 1000 / frame 10", "rollout: flat cost", 1.1, 1.0, lower=True),
+    Requirement("peak memory up to frame 1000 / up to frame 10", "rollout: flat memory", 1.1, 1.02, lower=True),
     Requirement("memory after 200,000 clips / after 20,000", "memory", 1.1, 1.0, lower=True),
 )
 

@@ -68,3 +68,67 @@ class LatentsSettings:
     round_seconds: float = 2.0
     cold_clips: int = 100
     quick: bool = False
+
+
+@dataclass(frozen=True)
+class TrainBenchSettings:
+    """What is measured of training the world model, with random codes and weights.
+
+    Attributes:
+        codes: of a frame, as a pyramid of squares: 85 is 1 + 4 + 16 + 64, 341 has 256 more.
+        patches: sides of the square of latents that is a token of the trunk.
+        dim: channels of a token.
+        depth: blocks of the trunk; the decoder has two.
+        window_frames: that a frame of the trunk sees.
+        num_frames: of a clip.
+        batch: clips of a step.
+        folder: of the file of all numbers.
+        output: file of all numbers (JSON); train_DATE.json in the folder above if empty.
+        rounds: times that everything is measured; contenders take turns.
+        steps: of every contender in a round.
+        quick: 85 codes, two rounds of one step: shows that all works, and measures nothing well.
+    """
+
+    codes: list[int] = field(default_factory=lambda: [341])
+    patches: list[int] = field(default_factory=lambda: [2, 1])
+    dim: int = 192
+    depth: int = 4
+    window_frames: int = 8
+    num_frames: int = 16
+    batch: int = 1
+    folder: str = "~/.cache/worldmodel-bench"
+    output: str = ""
+    rounds: int = 5
+    steps: int = 2
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class RolloutBenchSettings:
+    """What is measured of rollouts of the world model, with random codes and weights.
+
+    Attributes:
+        codes: of a frame, as a pyramid of squares: 85 is 1 + 4 + 16 + 64, 341 has 256 more.
+        dim: channels of a token.
+        depth: blocks of the trunk; the decoder has two.
+        window_frames: that a frame of the trunk sees.
+        context_frames: of the prompt.
+        horizon: frames that are imagined.
+        late_frame: whose cost and memory are compared with those of frame 10.
+        folder: of the file of all numbers.
+        output: file of all numbers (JSON); rollout_DATE.json in the folder above if empty.
+        rounds: times that everything is measured; contenders take turns.
+        quick: 85 codes, two rounds of short rollouts: shows that all works, and measures nothing well.
+    """
+
+    codes: list[int] = field(default_factory=lambda: [85, 341])
+    dim: int = 192
+    depth: int = 4
+    window_frames: int = 8
+    context_frames: int = 16
+    horizon: int = 16
+    late_frame: int = 1000
+    folder: str = "~/.cache/worldmodel-bench"
+    output: str = ""
+    rounds: int = 5
+    quick: bool = False

@@ -15,7 +15,7 @@ from streams.errors import UserError
 from tools.bench import machine, report
 from tools.bench.footage import Footage, bits_per_second, make_footage
 from tools.bench.race import Finding, Race
-from tools.bench.settings import LatentsSettings, StreamsSettings
+from tools.bench.settings import LatentsSettings, RolloutBenchSettings, StreamsSettings, TrainBenchSettings
 
 Task = Callable[[Sequence[Footage], StreamsSettings], Iterator[Race | Finding]]
 # Name of the task: module and function.
@@ -112,7 +112,7 @@ def print_tables(races: list[Race], findings: list[Finding], verdicts: list[repo
 
 def write(
     command: str,
-    settings: StreamsSettings | LatentsSettings,
+    settings: StreamsSettings | LatentsSettings | TrainBenchSettings | RolloutBenchSettings,
     folder: Path,
     described: dict[str, str],
     races: list[Race],

@@ -152,7 +152,7 @@ class MultiScaleQuantizer(nn.Module):
 
     def _residual(self, latent: Tensor, index: int) -> Tensor:
         """What is left over for one scale, (item, place, dim)."""
-        return self._to_scale(latent, index).flatten(2).transpose(1, 2)
+        return self.to_scale(latent, index).flatten(2).transpose(1, 2)
 
     def _price(self, latents: Tensor, codes: Tensor, index: int) -> Tensor:
         """Squared distance of latents (item, place, dim) to the entries that stand for them."""
@@ -174,20 +174,30 @@ class MultiScaleQuantizer(nn.Module):
         total = torch.zeros(len(codes), self.dim, height, width, device=codes.device)
         out = []
         for index, part in enumerate(self.pyramid.slices):
-            out.append(self._to_scale(total, index))
+            out.append(self.to_scale(total, index))
             if index + 1 < len(self.pyramid.scales):
                 total = total + self._upsample(codes[:, part], index)
         return out
-
-    def partial(self, codes: Int[Tensor, "item code"], scale: int) -> Float[Tensor, "item dim row column"]:
-        """The input of one scale, from the codes of the coarser ones (later columns are not read)."""
-        return self._to_scale(self.embed(codes, scale), scale)
 
     def lookup(self, codes: Int[Tensor, "item code"], scale: int) -> Float[Tensor, "item code dim"]:
         """Codebook vectors of one scale's codes."""
         return F.embedding(codes, self.codebooks[scale].vectors)
 
-    def _to_scale(self, latent: Tensor, index: int) -> Tensor:
+    def nothing(self, num_items: int) -> Float[Tensor, "item dim height width"]:
+        """The latent of no scale: zeros."""
+        vectors = self.codebooks[0].vectors
+        return torch.zeros(num_items, self.dim, *self.pyramid.grid, device=vectors.device)
+
+    def add_scale(
+        self, latent: Float[Tensor, "item dim height width"], codes: Int[Tensor, "item place"], scale: int
+    ) -> Float[Tensor, "item dim height width"]:
+        """The latent with one more scale; `codes` are those of the scale alone."""
+        return latent + self._upsample(codes, scale)
+
+    def to_scale(
+        self, latent: Float[Tensor, "item dim height width"], index: int
+    ) -> Float[Tensor, "item dim row column"]:
+        """The latent averaged to the grid of one scale."""
         scale = self.pyramid.scales[index]
         size = (scale.height, scale.width)
         return latent if latent.shape[-2:] == size else F.interpolate(latent, size, mode="area")

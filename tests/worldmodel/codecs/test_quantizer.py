@@ -331,3 +331,13 @@ def test_the_share_of_changes_counts_only_what_stands_still():
     still = torch.tensor([[[True, True, False], [True, False, False]]])
     assert float(still_change_share(codes, still)) == pytest.approx(2 / 3)
     assert float(still_change_share(codes, torch.zeros_like(still))) == 0
+
+
+def test_scales_added_one_by_one_give_the_inputs_of_all_scales():
+    quantizer = tiny_quantizer()
+    codes = random_codes(3, quantizer.pyramid.num_codes)
+    latent = quantizer.nothing(3)
+    for index, (part, partial) in enumerate(zip(quantizer.pyramid.slices, quantizer.partials(codes), strict=True)):
+        assert torch.equal(quantizer.to_scale(latent, index), partial)
+        latent = quantizer.add_scale(latent, codes[:, part], index)
+    assert torch.equal(latent, quantizer.embed(codes))

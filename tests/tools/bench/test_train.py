@@ -1,0 +1,34 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tools.bench.__main__ import main
+from tools.bench.train import require_same
+from tools.bench.untrained import batch_of, build_model, random_codes, with_attention
+
+TINY = ["--codes=[21]", "--patches=[2]", "--dim=32", "--depth=1", "--num_frames=4", "--rounds=1", "--steps=1"]
+
+
+def test_a_run_prints_tables_and_writes_all_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", *TINY, f"--folder={tmp_path}", f"--output={tmp_path / 'numbers.json'}"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("processor:", "21 codes in 4 tokens", "train: MFU", "numbers.json"):
+        assert name in printed
+    numbers = json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))
+    assert set(numbers["races"][0]["costs"]) == {"ours", "dense mask"}
+    found = {finding["task"]: finding["value"] for finding in numbers["findings"]}
+    assert found["train: same outputs"] <= 1e-5
+    assert 0 < found["train: MFU"] <= 100
+
+
+def test_a_model_that_computes_something_else_is_not_in_the_race():
+    model, batch = build_model(21, 32, 1), batch_of(random_codes(1, 4, 21))
+    assert require_same(model, with_attention(model, "dense"), batch) <= 1e-5
+    with pytest.raises(AssertionError, match="the outputs differ by"):
+        require_same(model, build_model(21, 32, 1, window_frames=1), batch)
+
+
+def test_a_number_of_codes_without_a_pyramid_is_one_line_and_a_status(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--codes=[50]"]) == 1
+    assert capsys.readouterr().err.startswith("error: codes=50: no pyramid of squares")

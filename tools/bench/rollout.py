@@ -1,0 +1,148 @@
+"""Measures cached rollouts against uncached ones and a decode code by code, and whether a frame's cost stays flat."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tools.bench import machine, report
+from tools.bench.peers.decoding import Raster, Uncached
+from tools.bench.race import Finding, Race, Work, take_turns
+from tools.bench.settings import RolloutBenchSettings
+from tools.bench.streams import line_of, print_tables, write
+from tools.bench.untrained import build_model, random_codes
+from worldmodel.model import WorldModel
+from worldmodel.rollouts.rollout import imagine_frame, roll_out
+from worldmodel.settings import SamplingSettings
+
+DRAWN = SamplingSettings(moved_scales=0)
+NO_SOUND = torch.zeros(1, dtype=torch.bool)
+PART_FRAMES = 4  # between which contenders take turns
+Roller = Callable[[WorldModel, Tensor, torch.Generator], Iterator[Tensor]]
+
+
+def run(settings: RolloutBenchSettings) -> None:
+    """Measures, prints tables, and writes all numbers to a file.
+
+    Raises:
+        UserError: there is no pyramid of so many codes.
+    """
+    if settings.quick:
+        settings = dataclasses.replace(settings, codes=[85], horizon=8, rounds=2, late_frame=40)
+    torch.set_num_threads(1)
+    described = machine.describe()
+    print("\n".join(f"{name}: {value}" for name, value in described.items()), flush=True)
+    races: list[Race] = []
+    findings: list[Finding] = []
+    for num_codes in settings.codes:
+        model = build_model(num_codes, settings.dim, settings.depth, window_frames=settings.window_frames)
+        findings += [same_codes(model, settings), *flatness(model, settings)]
+        races.append(race_of(model, settings))
+        print("\n".join(line_of(result) for result in (races[-1], *findings[-3:])), flush=True)
+    described["load at the end"] = machine.load()
+    verdicts = report.judge(races, findings)
+    print_tables(races, findings, verdicts)
+    output = write("rollout", settings, Path(settings.folder).expanduser(), described, races, findings, verdicts)
+    print(f"all numbers: {output}")
+
+
+def cached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+    """Ours."""
+    return roll_out(model, prompt, NO_SOUND, DRAWN, generator)
+
+
+def states_anew(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+    """The trunk reads all frames again for every new one; the decoder keeps the scales of its frame."""
+    return roll_out(model, prompt, NO_SOUND, DRAWN, generator, cached=False)
+
+
+def uncached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+    """Nothing is kept."""
+    frames = prompt
+    while True:
+        state = torch.empty(1, 0, model.settings.trunk.dim)  # is computed anew for every scale
+        codes = imagine_frame(Uncached(model, frames, NO_SOUND), state, frames[:, -1], DRAWN, generator)
+        yield codes
+        frames = torch.cat((frames, codes[:, None]), 1)
+
+
+@torch.no_grad()
+def raster(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+    """The trunk as ours, the decoder code by code."""
+    decoder, cache, codes = Raster(model.decoder), model.start(), prompt[:, -1]
+    state = [model.step(frame, NO_SOUND, cache) for frame in prompt.unbind(1)][-1]
+    while True:
+        codes = imagine_frame(decoder, state, codes, DRAWN, generator)
+        yield codes
+        state = model.step(codes, NO_SOUND, cache)
+
+
+ROLLERS: dict[str, Roller] = {"ours": cached, "uncached": uncached, "states anew": states_anew, "raster": raster}
+
+
+def same_codes(model: WorldModel, settings: RolloutBenchSettings) -> Finding:
+    """Whoever imagines something else is not in the race; a decode code by code has no bidirectional scales."""
+    results = {}
+    for name in ("ours", "uncached", "states anew"):
+        prompt = random_codes(1, settings.context_frames, model.num_codes)
+        frames = ROLLERS[name](model, prompt, torch.Generator().manual_seed(0))
+        results[name] = torch.stack(list(islice(frames, 4)), 1)
+    for name, codes in results.items():
+        assert torch.equal(codes, results["ours"]), f"{name} imagines other codes"
+    note = "codes of 4 frames with the same seed that differ from the uncached ones"
+    return Finding("rollout: same codes", f"{model.num_codes} codes", "ours", 0, "codes", note)
+
+
+def race_of(model: WorldModel, settings: RolloutBenchSettings) -> Race:
+    """Rollouts of the same length from the same prompt; reading the prompt is a part of them."""
+
+    def work(roll: Roller) -> Work:
+        prompt = random_codes(1, settings.context_frames, model.num_codes)
+        frames = roll(model, prompt, torch.Generator().manual_seed(0))
+        for _ in range(0, settings.horizon, PART_FRAMES):
+            yield sum(1 for _ in islice(frames, PART_FRAMES))
+
+    runners = {name: lambda _, roll=roll: work(roll) for name, roll in ROLLERS.items()}
+    name = f"{model.num_codes} codes, {settings.context_frames} + {settings.horizon} frames"
+    return Race(f"rollout: {model.num_codes} codes", name, "frames", take_turns(runners, settings.rounds))
+
+
+def flatness(model: WorldModel, settings: RolloutBenchSettings) -> list[Finding]:
+    """What frame 1000 costs, and the memory that is held then, against frame 10; both rollouts go on in turns."""
+    rollers, peaks = {}, {}
+    for name, frame in (("early", 10), ("late", settings.late_frame)):
+        prompt = random_codes(1, settings.context_frames, model.num_codes)
+        rollers[name] = cached(model, prompt, torch.Generator().manual_seed(0))
+        forget_peak()
+        for _ in islice(rollers[name], frame):
+            pass
+        peaks[name] = peak_bytes()
+
+    def work(name: str) -> Work:
+        for _ in range(4):
+            yield sum(1 for _ in islice(rollers[name], PART_FRAMES))
+
+    costs = take_turns({name: lambda _, name=name: work(name) for name in rollers}, settings.rounds)
+    ratio = float(np.median(np.array(costs["late"]) / np.array(costs["early"])))
+    subject, spent = f"{model.num_codes} codes", {name: 1e3 * np.median(cost) for name, cost in costs.items()}
+    note = f"CPU-milliseconds a frame: {spent['early']:.1f}, from frame {settings.late_frame} on {spent['late']:.1f}"
+    memory = f"{peaks['early'] / 2**20:.0f} MiB up to frame 10, {peaks['late'] / 2**20:.0f} MiB up to the last"
+    return [
+        Finding("rollout: flat cost", subject, "ours", ratio, "x", note),
+        Finding("rollout: flat memory", subject, "ours", peaks["late"] / peaks["early"], "x", memory),
+    ]
+
+
+def forget_peak() -> None:
+    """Lets the peak of this process's resident memory begin anew."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_bytes() -> int:
+    """Peak of this process's resident memory since then."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

@@ -1,0 +1,118 @@
+"""Untrained world models and random codes, for benchmarks without videos and codecs, and what steps of them cost."""
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from streams.errors import UserError
+from worldmodel.attention import Attention, Backend
+from worldmodel.cache.latents import CodeBatch
+from worldmodel.codecs.quantizer import MultiScaleQuantizer
+from worldmodel.model import WorldModel
+from worldmodel.settings import ModelSettings, QuantizerSettings, TransformerSettings
+from worldmodel.sight import Sight
+
+VOCABULARY = 512
+MATMUL_SIDE = 1024
+
+
+def grids_of(num_codes: int) -> tuple[tuple[int, int], ...]:
+    """Squares of 1, 2, 4, ... codes a side that together have as many codes as a frame.
+
+    Raises:
+        UserError: there is no such pyramid.
+    """
+    sides = [1]
+    while sum(side * side for side in sides) < num_codes:
+        sides.append(2 * sides[-1])
+    if sum(side * side for side in sides) != num_codes:
+        raise UserError(f"codes={num_codes}: no pyramid of squares; give 5, 21, 85, 341 or 1365")
+    return tuple((side, side) for side in sides)
+
+
+def build_model(
+    num_codes: int, dim: int, depth: int, patch: int = 2, window_frames: int = 8, attention: Backend = "sdpa"
+) -> WorldModel:
+    """A world model of pictures with the same random weights for the same sizes, whatever its attention."""
+    torch.manual_seed(0)
+    trunk = TransformerSettings(dim=dim, depth=depth, num_heads=dim // 32, attention=attention)
+    settings = ModelSettings(
+        trunk=trunk, decoder=replace(trunk, depth=2), patch=patch, window_frames=window_frames, decoded_frames=4
+    )
+    quantizer = MultiScaleQuantizer(QuantizerSettings(grids=grids_of(num_codes), vocabulary=VOCABULARY))
+    model = WorldModel(settings, quantizer, None).eval()
+    for readout in model.decoder.readouts:
+        # They begin as copies of the last frame, and what the blocks compute would not be seen.
+        for linear in (readout.change, readout.correct, readout.gate):
+            nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+        nn.init.zeros_(readout.gate.bias)
+    return model
+
+
+def with_attention(model: WorldModel, attention: Backend) -> WorldModel:
+    """A copy with the same weights and another attention."""
+    other = copy.deepcopy(model)
+    for module in other.modules():
+        if isinstance(module, Attention):
+            module.backend = attention
+    return other
+
+
+def random_codes(batch: int, num_frames: int, num_codes: int) -> Tensor:
+    """Codes, (batch, frame, code)."""
+    return torch.randint(VOCABULARY, (batch, num_frames, num_codes), generator=torch.Generator().manual_seed(0))
+
+
+def batch_of(codes: Tensor) -> CodeBatch:
+    """A training batch without sound; no head looks at its views."""
+    size, num_frames = codes.shape[:2]
+    thumbnails = torch.zeros(size, num_frames, 3, 1, 1, dtype=torch.uint8)
+    return CodeBatch(codes, codes, codes[:, ::2], codes[..., :0], torch.zeros(size, dtype=torch.bool), thumbnails)
+
+
+def matmul_flops_per_second(num_products: int = 5) -> float:
+    """This machine's peak in CPU-seconds: the fastest of some products of square fp32 matrices that fill its caches."""
+    one, other = torch.randn(2, MATMUL_SIDE, MATMUL_SIDE)
+    seconds = []
+    for _ in range(num_products + 1):
+        begun = time.process_time()
+        torch.mm(one, other)
+        seconds.append(time.process_time() - begun)
+    return 2 * MATMUL_SIDE**3 / min(seconds)
+
+
+def step_flops(objective: nn.Module, model: WorldModel, batch: CodeBatch) -> float:
+    """Floating-point operations that a training step needs: of products and convolutions, and of what attention sees.
+
+    Attention is counted by hand, forward and twice that backward, of visible pairs alone: torch's counter does not
+    know the kernels of the CPU.
+    """
+    with FlopCounterMode(display=False) as counter:
+        objective(batch)[0].backward()
+    objective.zero_grad()
+    size, num_frames = batch.picture.shape[:2]
+    dim = model.settings.trunk.dim
+    trunk = Sight.of_frames(num_frames, model.trunk.num_tokens, model.trunk.window_frames)
+    drawn = min(model.settings.decoded_frames or num_frames, num_frames - 1)
+    pairs = size * len(model.trunk.blocks) * visible(trunk)
+    pairs += size * drawn * len(model.decoder.blocks) * visible(model.decoder.sight)
+    return counter.get_total_flops() + 3 * 4 * dim * pairs
+
+
+def visible(sight: Sight) -> int:
+    """Pairs of a query and a key that it sees."""
+    groups = zip(sight.sizes, sight.starts, sight.stops, strict=True)
+    return sum(size * (stop - start) for size, start, stop in groups)
+
+
+def repeated(step: object, num_units: int, num_parts: int) -> Iterator[int]:
+    """A work of the race: calls `step` in so many parts, each of which does `num_units`."""
+    assert callable(step)
+    for _ in range(num_parts):
+        step()
+        yield num_units
