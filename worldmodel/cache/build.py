@@ -1,7 +1,6 @@
 """Videos to a latent cache, by any number of processes, each of which goes on where it was stopped."""
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ from worldmodel.cache.encoding import (
     limited_threads,
     thumbnail_size,
 )
-from worldmodel.cache.info import CacheInfo
+from worldmodel.cache.info import CacheInfo, digest_of_positions
 from worldmodel.cache.latents import LatentCache
 from worldmodel.cache.store import Profile
 from worldmodel.errors import CacheError, SettingsError
@@ -171,7 +170,7 @@ def make_plan(
             "device": torch.device(options.device).type,
             "num_threads": options.num_threads,
             "num_clips": len(positions),
-            "clips": hashlib.sha256(positions.astype("<i8").tobytes()).hexdigest()[:16],
+            "clips": digest_of_positions(positions),
         },
     )
     return Plan(info, len(positions), options.batch_size, options.overwrite, statuses)

@@ -66,6 +66,6 @@ class StillStatistics:
         self.num_changed += int((still & (finest[:, 1:] != finest[:, :-1])).sum())
 
     def summary(self) -> dict[str, Any]:
-        """Finest codes whose patch stands still, and the share of them that change all the same (None without any)."""
+        """Finest codes whose patch stands still, how many and which share of them change (None without any)."""
         changed = round(self.num_changed / self.num_still, 4) if self.num_still else None
-        return {"num_still": self.num_still, "changed": changed}
+        return {"num_still": self.num_still, "num_changed": self.num_changed, "changed": changed}

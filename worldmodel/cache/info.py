@@ -1,6 +1,7 @@
 """What a latent cache says about itself, and in what two of them differ."""
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterator
@@ -94,6 +95,11 @@ class CacheInfo:
             if mine.get(name) != theirs.get(name):
                 return f"{name} is {mine.get(name)} there and {theirs.get(name)} here"
         return "the same videos stand in another order" if self.videos != other.videos else None
+
+
+def digest_of_positions(positions: np.ndarray) -> str:
+    """Tells which of the clips of all videos are in a cache."""
+    return hashlib.sha256(positions.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def _comparable(info: CacheInfo) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_units_make_a_cache_when_all_are_there(work: Work):
     cache = LatentCache(work.path)
     assert info == cache.info
     assert info.skipped == [(f"{number}.mp4", "a hole") for number in range(4)]
-    assert info.statistics["still"] == {"num_still": 40, "changed": 0.15}
+    assert info.statistics["still"] == {"num_still": 40, "num_changed": 6, "changed": 0.15}
     wanted = rows_of(INFO, 7)["seconds"][:4]
     assert (cache.rows["seconds"].to_array() == wanted).all()
     assert not work.folder.exists()

@@ -39,7 +39,7 @@ def test_only_changes_where_the_picture_stands_still_count_as_flicker():
     codes[0, 2, 4] = 1  # but the last keeps its change
     still = StillStatistics(PYRAMID)
     still.add(codes, frames)
-    assert still.summary() == {"num_still": 6, "changed": round(5 / 6, 4)}
+    assert still.summary() == {"num_still": 6, "num_changed": 5, "changed": round(5 / 6, 4)}
 
 
 def test_every_plane_of_the_finest_scale_stands_still_where_the_picture_does():
@@ -51,7 +51,7 @@ def test_every_plane_of_the_finest_scale_stands_still_where_the_picture_does():
     codes[0, 1, 1 + 8 + 1] = 1  # third plane, upper right: moves
     still = StillStatistics(pyramid)
     still.add(codes, frames)
-    assert still.summary() == {"num_still": 6, "changed": round(1 / 6, 4)}
+    assert still.summary() == {"num_still": 6, "num_changed": 1, "changed": round(1 / 6, 4)}
     statistics = CodeStatistics(pyramid)
     statistics.add(codes)
     assert [(row["planes"], row["changed"]) for row in statistics.summary()] == [(1, 0.0), (3, round(2 / 12, 4))]
@@ -62,4 +62,4 @@ def test_a_film_in_which_nothing_stands_still_has_no_share():
     frames[:, 1] = 255
     still = StillStatistics(PYRAMID)
     still.add(np.zeros((1, 2, 5), np.uint16), frames)
-    assert still.summary() == {"num_still": 0, "changed": None}
+    assert still.summary() == {"num_still": 0, "num_changed": 0, "changed": None}
