@@ -217,11 +217,11 @@ class Block(nn.Module):
         """Attend to `past` keys and values and to x itself; return the output and all keys and values."""
         if self.recompute and torch.is_grad_enabled():
             # Nothing is drawn inside a block, so there are no random states to bring back.
-            return checkpoint(self.run, x, angles, past, mask, use_reentrant=False, preserve_rng_state=False)
-        return self.run(x, angles, past, mask)
+            return checkpoint(self.run, x, angles, past, sight, use_reentrant=False, preserve_rng_state=False)
+        return self.run(x, angles, past, sight)
 
     def run(
-        self, x: Tensor, angles: Tensor, past: tuple[Tensor, Tensor] | None, mask: Tensor | None
+        self, x: Tensor, angles: Tensor, past: tuple[Tensor, Tensor] | None, sight: Sight | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """What `forward` does, whose activations are all kept."""
         normed = self.attention_norm(x)

@@ -63,7 +63,10 @@ class ModalityInput(nn.Module):
         self.spread = nn.Linear(dim, SPREAD_DIM * self.unfold[0] * self.unfold[1])
         # Neighbours too: what moves comes from the next place.
         self.mix = nn.Conv2d(SPREAD_DIM + 3 * quantizer.dim, dim, 3, padding=1)
-        self.scale = nn.Parameter(torch.randn(len(pyramid.scales), dim) * 0.02)
+        # Rows of it that stand for each scale, or for each of its codes where no place tells them apart.
+        whole = pyramid.whole_frame
+        self.parts = pyramid.slices if whole else tuple(slice(k, k + 1) for k in range(len(pyramid.scales)))
+        self.scale = nn.Parameter(torch.randn(self.parts[-1].stop, dim) * 0.02)
 
     def spread_state(self, state: Float[Tensor, "item token dim"]) -> Float[Tensor, "item channel row column"]:
         """State tokens of this modality, unfolded to the latent's grid."""
@@ -78,7 +81,7 @@ class ModalityInput(nn.Module):
     ) -> Float[Tensor, "item place dim"]:
         """Tokens of scale `index`."""
         old = old_code.transpose(1, 2).unflatten(2, maps.shape[-2:])
-        return self.mix(torch.cat((maps, old), 1)).flatten(2).transpose(1, 2) + self.scale[index]
+        return self.mix(torch.cat((maps, old), 1)).flatten(2).transpose(1, 2) + self.scale[self.parts[index]]
 
 
 class Readout(nn.Module):
@@ -179,7 +182,7 @@ class FrameDecoder(nn.Module):
             old, truth = self._old(modality, state, previous), quantizer.embed(codes[:, part])
             for index, partial in enumerate(quantizer.partials(codes[:, part])):
                 token, left_over = self._inputs(modality, index, partial, previous, old)
-                residual = F.interpolate(truth, partial.shape[-2:], mode="area") - partial
+                residual = quantizer.left_over(truth, partial, index)
                 tokens.append(token)
                 left_overs.append(left_over)
                 residuals.append(residual.flatten(2).transpose(1, 2))
@@ -231,7 +234,7 @@ class FrameDecoder(nn.Module):
         else:
             assert cache.latent is not None, "the modality's first scale began it"
             cache.latent = quantizer.add_scale(cache.latent, codes[:, self.slices[level - 1]], index - 1)
-        return self._inputs(modality, index, quantizer.to_scale(cache.latent, index), previous, cache.old[modality])
+        return self._inputs(modality, index, quantizer.seen_by(cache.latent, index), previous, cache.old[modality])
 
     @property
     def parts(self) -> list[slice]:
@@ -268,12 +271,11 @@ class FrameDecoder(nn.Module):
         self, modality: int, index: int, partial: Tensor, previous: Tensor, old: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Tokens of one scale, and what the previous frame's latent would leave over for it."""
-        columns = self.slices[self.levels.index((modality, index))]
-        old_code = self.quantizers[modality].lookup(previous[:, columns], index)
-        old_latent = F.interpolate(old[0], partial.shape[-2:], mode="area")
-        spread = F.interpolate(old[1], partial.shape[-2:], mode="area")
-        left_over = old_latent - partial
-        tokens = self.inputs[modality](index, torch.cat((partial, left_over, spread), 1), old_code)
+        columns, quantizer = self.slices[self.levels.index((modality, index))], self.quantizers[modality]
+        old_code = quantizer.lookup(previous[:, columns], index)
+        left_over = quantizer.left_over(old[0], partial, index)
+        maps = torch.cat((partial, left_over, quantizer.to_scale(old[1], index)), 1)
+        tokens = self.inputs[modality](index, maps, old_code)
         return tokens, left_over.flatten(2).transpose(1, 2)
 
     def _read(self, level: int, x: Tensor, left_over: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,12 +7,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scale:
-    """One level of the pyramid: a grid of codes out of one vocabulary, with one or more planes of them."""
+    """One level of the pyramid: a grid of codes out of one vocabulary, with one or more planes of them.
+
+    Attributes:
+        height: rows of the grid.
+        width: columns of the grid.
+        vocabulary: codes there are.
+        planes: codes at one place.
+        whole_frame: the scale is a part of a row of codes that are of the whole frame, and not of places in it.
+    """
 
     height: int
     width: int
     vocabulary: int
     planes: int = 1
+    whole_frame: bool = False
 
     @property
     def num_codes(self) -> int:
@@ -39,17 +48,25 @@ class Pyramid:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of the finest scale, which is the latent's grid."""
-        return self.scales[-1].height, self.scales[-1].width
+        """(rows, columns) of the latent's grid: the finest scale's, or one row of all codes of the whole frame."""
+        return (1, self.num_codes) if self.whole_frame else (self.scales[-1].height, self.scales[-1].width)
+
+    @property
+    def whole_frame(self) -> bool:
+        """Whether codes are of the whole frame, and not of places in it."""
+        return self.scales[-1].whole_frame
 
     def describe(self) -> list[list[int]]:
-        """Plain form for attributes and checkpoints: [[height, width, vocabulary], ...], and planes where several."""
-        return [
-            [scale.height, scale.width, scale.vocabulary, *([scale.planes] if scale.planes > 1 else [])]
-            for scale in self.scales
+        """Plain form for attributes and checkpoints: [[height, width, vocabulary], ...].
+
+        Planes follow where there are several, and a 1 after them where codes are of the whole frame.
+        """
+        plain = [
+            [scale.height, scale.width, scale.vocabulary, scale.planes, int(scale.whole_frame)] for scale in self.scales
         ]
+        return [each if each[4] else each[:4] if each[3] > 1 else each[:3] for each in plain]
 
     @classmethod
     def from_description(cls, description: list[Any]) -> "Pyramid":
         """Read back what `describe` wrote."""
-        return cls(tuple(Scale(*map(int, scale)) for scale in description))
+        return cls(tuple(Scale(*map(int, scale[:4]), whole_frame=bool(scale[4:])) for scale in description))

@@ -31,14 +31,22 @@ class FrameEmbedding(nn.Module):
     Convolutions over the latents of a frame and of the frame before make motion visible to the first layer.
     """
 
-    def __init__(self, latent_dim: int, patch: tuple[int, int], dim: int) -> None:
+    def __init__(self, latent_dim: int, patch: tuple[int, int], dim: int, num_named: int = 0) -> None:
+        """Build for tokens of so many latents.
+
+        Args:
+            latent_dim: channels of a latent.
+            patch: rows and columns of latents that make a token.
+            dim: channels of a token.
+            num_named: tokens of a frame, where each means something else and no place tells them apart; else 0.
+        """
         super().__init__()
         # Squares of more than one latent overlap by one on each side.
         more = (int(patch[0] > 1), int(patch[1] > 1))
         kernel = (patch[0] + 2 * more[0], patch[1] + 2 * more[1])
         self.compare = nn.Conv2d(2 * latent_dim, COMPARE_CHANNELS, 3, padding=1)
         self.project = nn.Conv2d(COMPARE_CHANNELS, dim, kernel, stride=patch, padding=more)
-        self.kind = nn.Parameter(torch.randn(dim) * 0.02)
+        self.kind = nn.Parameter(torch.randn(*([num_named] if num_named else []), dim) * 0.02)
         self.absent = nn.Parameter(torch.randn(dim) * 0.02)
 
     def forward(
@@ -67,10 +75,11 @@ class WorldModel(nn.Module):
         self.settings = settings
         quantizers = [picture] if sound is None else [picture, sound]
         self.quantizers = nn.ModuleList(quantizers).requires_grad_(False)
-        rows, columns = picture.pyramid.grid
-        if rows % settings.patch or columns % settings.patch:
+        (rows, columns), whole = picture.pyramid.grid, picture.pyramid.whole_frame
+        patch = (1 if whole else settings.patch, settings.patch)
+        if rows % patch[0] or columns % patch[1]:
             raise ValueError(f"model.patch={settings.patch} must divide the finest grid {rows}x{columns}")
-        grids = [(rows // settings.patch, columns // settings.patch), (1, 1)][: len(quantizers)]
+        grids = [(rows // patch[0], columns // patch[1]), (1, 1)][: len(quantizers)]
         places = torch.cat([grid_positions(*grid) for grid in grids])
         if settings.window_frames < 1:
             raise ValueError(f"model.window_frames={settings.window_frames}: a frame sees itself, so 1 at least")
@@ -78,7 +87,12 @@ class WorldModel(nn.Module):
         if settings.decoder.dim != dim:
             raise ValueError(f"model.decoder.dim={settings.decoder.dim} must equal model.trunk.dim={dim}")
         self.embeddings = Modules[FrameEmbedding](
-            FrameEmbedding(q.dim, (q.pyramid.grid[0] // g[0], q.pyramid.grid[1] // g[1]), dim)
+            FrameEmbedding(
+                q.dim,
+                (q.pyramid.grid[0] // g[0], q.pyramid.grid[1] // g[1]),
+                dim,
+                g[0] * g[1] if q.pyramid.whole_frame else 0,
+            )
             for q, g in zip(quantizers, grids, strict=True)
         )
         self.trunk = Trunk(settings.trunk, settings.window_frames, places)

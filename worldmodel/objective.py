@@ -57,9 +57,15 @@ class WorldObjective(nn.Module):
         super().__init__()
         self.model, self.weights, self.share_done = model, heads, 0.0
         dim, patch = model.settings.trunk.dim, model.settings.patch
-        rows, columns = model.decoder.quantizers[0].pyramid.grid
+        pyramid = model.decoder.quantizers[0].pyramid
+        rows, columns = pyramid.grid
         has_sound = len(model.decoder.quantizers) > 1
         self.heads = nn.ModuleDict()
+        if heads.flow > 0 and pyramid.whole_frame:
+            raise ValueError(
+                f"heads.flow={heads.flow:g} reads motion from the states of places in the frame, but every code of "
+                "this picture codec is of the whole frame: set heads.flow to 0, or give a codec of family vq or hybrid"
+            )
         if heads.flow > 0:
             self.heads["flow"] = Flow(dim, (rows // patch, columns // patch))
         if heads.speed > 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from worldmodel.cache.latents import require_codec
+from worldmodel.codecs.dct import PictureDCT
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import DESCRIPTION, Codec, copy_codec, load_codec
@@ -60,10 +61,10 @@ def load_codecs(runs: list[Path]) -> tuple[PictureVQ, SoundVQ | None]:
             )
         codecs[codec.kind] = codec
     picture, sound = codecs.get("picture"), codecs.get("sound")
-    if picture is not None and any(scale.planes > 1 for scale in picture.pyramid.scales):
+    if isinstance(picture, PictureDCT):
         raise SettingsError(
             f"the picture codec of family {picture.family} among {[str(run) for run in runs]} has scales of several "
-            "planes, but the world model predicts one code at a place: give a codec of family vq or hybrid"
+            "planes, but the world model predicts one code at a place: give a codec of family vq, hybrid or tokens_1d"
         )
     if not isinstance(picture, PictureVQ):
         raise SettingsError(

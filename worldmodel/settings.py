@@ -18,8 +18,8 @@ class QuantizerSettings:
         dim: channels of a latent.
         decay: moving average of the codebook statistics per step.
         restart_below: entries whose moving count falls below this are restarted from the batch (vq).
-        sticky_margin: how much worse (in units of the mean squared latent) the previous frame's code may be
-            and still be kept; 0 switches stickiness off.
+        sticky_margin: how much worse (in units of the mean squared latent, in tokens_1d of the codebook's variance) the
+            previous frame's code may be and still be kept; 0 switches stickiness off.
     """
 
     grids: tuple[tuple[int, int], ...] = ((1, 1), (2, 2), (4, 4), (8, 8))
@@ -93,6 +93,45 @@ class HybridSettings:
 
 
 @dataclass(frozen=True)
+class TransformerSettings:
+    """Width and depth of a transformer.
+
+    Attributes:
+        dim: channels of a token.
+        depth: blocks of attention and feed-forward.
+        num_heads: of the attention; dim is a multiple.
+        attention: what computes it: sdpa is torch's, cut where that is faster; dense the same with one mask; flex is
+            compiled by torch and trains on a GPU only; xformers needs a GPU.
+    """
+
+    dim: int = 192
+    depth: int = 4
+    num_heads: int = 6
+    attention: Literal["sdpa", "dense", "flex", "xformers"] = "sdpa"
+
+
+@dataclass(frozen=True)
+class Tokens1dSettings:
+    """Transformers that turn a frame into one row of learned tokens and back (a 1-D tokenizer: TiTok, FlexTok).
+
+    Attributes:
+        patch: side in pixels of the patches that the transformers read and paint.
+        transformer: of the encoder, and of the decoder again.
+        nested_dropout: share of the frames that are painted from a prefix of their tokens while training, which ends
+            where a scale does; with 0, only whole rows can be decoded.
+        quantizer: of the latents; grids are (1, tokens in all): every scale lengthens the row, and the last grid is all
+            of it.
+    """
+
+    patch: int = 8
+    transformer: TransformerSettings = field(default_factory=TransformerSettings)
+    nested_dropout: float = 0.5
+    quantizer: QuantizerSettings = field(
+        default_factory=lambda: QuantizerSettings(grids=((1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (1, 32), (1, 64)))
+    )
+
+
+@dataclass(frozen=True)
 class PictureLossSettings:
     """What a picture codec is trained on beside squared and absolute error and the commitment to its codes.
 
@@ -142,24 +181,6 @@ class SoundCodecSettings:
 
 
 @dataclass(frozen=True)
-class TransformerSettings:
-    """Width and depth of a transformer.
-
-    Attributes:
-        dim: channels of a token.
-        depth: blocks of attention and feed-forward.
-        num_heads: of the attention; dim is a multiple.
-        attention: what computes it: sdpa is torch's, cut where that is faster; dense the same with one mask; flex is
-            compiled by torch and trains on a GPU only; xformers needs a GPU.
-    """
-
-    dim: int = 192
-    depth: int = 4
-    num_heads: int = 6
-    attention: Literal["sdpa", "dense", "flex", "xformers"] = "sdpa"
-
-
-@dataclass(frozen=True)
 class ModelSettings:
     """The world model.
 
@@ -167,7 +188,7 @@ class ModelSettings:
         trunk: the causal transformer over frames.
         decoder: the coarse-to-fine transformer inside a frame.
         window_frames: frames (its own included) that a frame of the trunk attends to.
-        patch: side of the square of latents that make one token of the trunk.
+        patch: side of the square of latents that make one token of the trunk; of latents in a row, their number.
         decoded_frames: frames per clip whose codes are predicted in one step, drawn at random; 0 means all.
         copy_bias: start of the copy path's gate, added to the logit of the previous frame's code.
         guess_weight: weight of the squared error of the guessed latents beside the codes' cross-entropy.
@@ -284,7 +305,8 @@ class TokenizerSettings:
         kind: what the codec encodes.
         selection: which clips of the videos it is trained on.
         family: how a codec of pictures does it: vq is a learned autoencoder around a quantiser; dct is JPEG's
-            transform, written without training; hybrid is a quantiser over DCT coefficients. Sound has vq alone.
+            transform, written without training; hybrid is a quantiser over DCT coefficients; tokens_1d is a row of
+            learned tokens, each of the whole frame, of which any prefix decodes. Sound has vq alone.
         picture_loss: what a picture codec is trained on.
     """
 
@@ -297,17 +319,19 @@ class TokenizerSettings:
     sound: SoundCodecSettings = field(default_factory=SoundCodecSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
-    family: Literal["vq", "dct", "hybrid"] = "vq"
+    family: Literal["vq", "dct", "hybrid", "tokens_1d"] = "vq"
     dct: DctSettings = field(default_factory=DctSettings)
     hybrid: HybridSettings = field(default_factory=HybridSettings)
+    tokens_1d: Tokens1dSettings = field(default_factory=Tokens1dSettings)
     picture_loss: PictureLossSettings = field(default_factory=PictureLossSettings)
 
     @property
-    def codec(self) -> PictureCodecSettings | DctSettings | HybridSettings | SoundCodecSettings:
+    def codec(self) -> PictureCodecSettings | DctSettings | HybridSettings | Tokens1dSettings | SoundCodecSettings:
         """Settings of the codec that kind and family name."""
         if self.kind == "sound":
             return self.sound
-        return {"vq": self.picture, "dct": self.dct, "hybrid": self.hybrid}[self.family]
+        families = {"vq": self.picture, "dct": self.dct, "hybrid": self.hybrid, "tokens_1d": self.tokens_1d}
+        return families[self.family]
 
 
 @dataclass(frozen=True)

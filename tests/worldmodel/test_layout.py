@@ -41,3 +41,12 @@ def test_the_slices_cut_the_codes_into_scales_without_gap_or_overlap(description
 def test_a_description_survives_json_and_reads_back_equal(description: list[tuple[int, int, int, int]]):
     pyramid = Pyramid(tuple(Scale(*scale) for scale in description))
     assert Pyramid.from_description(json.loads(json.dumps(pyramid.describe()))) == pyramid
+
+
+def test_codes_of_the_whole_frame_lie_in_one_row_and_are_described_as_such():
+    pyramid = Pyramid(tuple(Scale(1, num_codes, 16, whole_frame=True) for num_codes in (1, 1, 2)))
+    assert pyramid.grid == (1, 4)
+    assert pyramid.whole_frame
+    assert pyramid.describe() == [[1, 1, 16, 1, 1], [1, 1, 16, 1, 1], [1, 2, 16, 1, 1]]
+    assert Pyramid.from_description(json.loads(json.dumps(pyramid.describe()))) == pyramid
+    assert not Pyramid((Scale(1, 4, 16),)).whole_frame

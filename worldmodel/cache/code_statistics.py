@@ -3,14 +3,13 @@
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from jaxtyping import Integer, UInt8
 from torch import Tensor
 
+from streams.clip import to_float
+from worldmodel.codecs.objective import still_codes
 from worldmodel.evaluation.metrics import entropy_bits
 from worldmodel.layout import Pyramid
-
-STILL_GREY_LEVELS = 2.0
 
 
 class CodeStatistics:
@@ -58,10 +57,7 @@ class StillStatistics:
     ) -> None:
         """Count the codes of clips; the patch under a code is still below a mean difference of 2 grey levels."""
         finest = codes[..., self.pyramid.slices[-1]]
-        pixels = frames.float()
-        difference = (pixels[:, 1:] - pixels[:, :-1]).abs().mean(2)
-        patches = F.adaptive_avg_pool2d(difference, self.pyramid.grid).flatten(2).numpy(force=True)
-        still = np.tile(patches < STILL_GREY_LEVELS, self.pyramid.scales[-1].planes)
+        still = still_codes(to_float(frames), self.pyramid).numpy(force=True)
         self.num_still += int(still.sum())
         self.num_changed += int((still & (finest[:, 1:] != finest[:, :-1])).sum())
 

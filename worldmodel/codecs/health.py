@@ -26,22 +26,25 @@ def perplexities(means: Mapping[str, float], num_scales: int) -> str:
     return "perplexity " + "/".join(f"{means[f'perplexity/scale_{index}']:.0f}" for index in range(num_scales))
 
 
-def dying_scales(means: Mapping[str, float], quantizer: MultiScaleQuantizer, kind: str) -> dict[str, str]:
+def dying_scales(
+    means: Mapping[str, float], quantizer: MultiScaleQuantizer, kind: str, option: str = ""
+) -> dict[str, str]:
     """What is wrong and what to do about it, for every scale that is dying.
 
     Args:
         means: of the metrics of `codebook_metrics`.
         quantizer: of the codec.
-        kind: of the codec, as settings name it.
+        kind: of the codec.
+        option: under which its settings are, if not under its kind.
     """
     alarms = {}
-    for index, scale in enumerate(quantizer.pyramid.scales):
+    for index, (scale, (rows, columns)) in enumerate(zip(quantizer.pyramid.scales, quantizer.grids, strict=True)):
         perplexity = means[f"perplexity/scale_{index}"]
         # One code of two is not few.
         if perplexity < max(DYING_SHARE * scale.vocabulary, 1.5) and math.isfinite(perplexity):
             alarms[f"scale_{index}"] = (
                 f"scale {index} of the {kind} codec uses {perplexity:.0f} of {scale.vocabulary} codes: if it does not "
-                f"recover, leave its {scale.height}x{scale.width} grid out of {kind}.quantizer.grids, lower "
+                f"recover, leave its {rows}x{columns} grid out of {option or kind}.quantizer.grids, lower "
                 "training.learning_rate or lengthen training.warmup_steps"
             )
     return alarms

@@ -12,10 +12,12 @@ from worldmodel.codecs.perceptual import load_perceptual
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.quantizer import still_change_share
 from worldmodel.codecs.sound import SoundVQ
+from worldmodel.layout import Pyramid
 from worldmodel.settings import PictureLossSettings
 
 SOUND_WEIGHT = 20.0
 STILL_GREY_LEVELS = 2.0  # a patch stands still when it changes by less than this on average
+FRAME_PATCHES = (8, 8)  # into which a frame is divided to tell whether all of it stands still
 
 
 class CodecObjective(nn.Module):
@@ -29,7 +31,8 @@ class CodecObjective(nn.Module):
 
     def alarms(self, means: dict[str, float]) -> dict[str, str]:
         """What is wrong, by name."""
-        return dying_scales(means, self.codec.quantizer, self.codec.kind)
+        option = "" if self.codec.family == "vq" else self.codec.family
+        return dying_scales(means, self.codec.quantizer, self.codec.kind, option)
 
 
 class PictureObjective(CodecObjective):
@@ -55,7 +58,7 @@ class PictureObjective(CodecObjective):
         quantized = self.codec.quantizer(latent, clips.shape[1] if self.settings.sticky else 1)
         rebuilt = self.codec.synthesise(quantized.latent).float()
         error = F.mse_loss(rebuilt, frames)
-        movement = still_movement(clips, latent.unflatten(0, clips.shape[:2]))
+        movement = still_movement(clips, latent.unflatten(0, clips.shape[:2]), self.codec.pyramid.whole_frame)
         metrics = {
             "psnr": 10 * torch.log10(4 / error.detach()),
             "commitment": quantized.loss.detach(),
@@ -80,7 +83,7 @@ class PictureObjective(CodecObjective):
         """Share of the finest codes that change where the picture stands still, with and without stickiness."""
         clips = to_float(batch.frames)
         columns = self.codec.pyramid.slices[-1]
-        still = still_places(clips, self.codec.pyramid.grid)
+        still = still_codes(clips, self.codec.pyramid)
         latent = self.codec.latent(clips)
         sticky = self.codec.quantizer.encode(latent)[..., columns]
         plain = self.codec.quantizer.encode(latent, sticky=False)[..., columns]
@@ -121,14 +124,35 @@ def still_places(
     return F.adaptive_avg_pool2d(change, grid).flatten(2) < STILL_GREY_LEVELS
 
 
+def still_codes(
+    frames: Float[Tensor, "batch frame 3 height width"], pyramid: Pyramid
+) -> Bool[Tensor, "batch step code"]:
+    """Where the patch under a code of the finest scale stands still, or the whole frame where a code is of that."""
+    places = still_frames(frames) if pyramid.whole_frame else still_places(frames, pyramid.grid)
+    return places.repeat(1, 1, pyramid.scales[-1].num_codes // places.shape[2])
+
+
+def still_frames(frames: Float[Tensor, "batch frame 3 height width"]) -> Bool[Tensor, "batch step 1"]:
+    """Where no patch of a frame changes by 2 grey levels or more; the mean of a frame would hide small things."""
+    return still_places(frames, FRAME_PATCHES).all(2, keepdim=True)
+
+
 def still_movement(
-    frames: Float[Tensor, "batch frame 3 height width"], latent: Float[Tensor, "batch frame dim row column"]
+    frames: Float[Tensor, "batch frame 3 height width"],
+    latent: Float[Tensor, "batch frame dim row column"],
+    whole_frame: bool = False,
 ) -> Float[Tensor, ""]:
     """Mean squared change of the latent where the picture stands still, in units of the mean squared latent.
 
     What moves elsewhere must not move it: sticky codes can only stay if their latents do.
+
+    Args:
+        frames: of clips.
+        latent: of these frames.
+        whole_frame: every latent is of the whole frame, and not of a place in it.
     """
     latent = latent.float()
-    still = still_places(frames, (latent.shape[3], latent.shape[4]))
+    still = still_frames(frames) if whole_frame else still_places(frames, (latent.shape[3], latent.shape[4]))
     change = latent.diff(dim=1).square().mean(2).flatten(2)
+    still = still.expand(change.shape)
     return (change * still).sum() / still.sum().clamp(min=1) / latent.detach().square().mean().clamp(min=1e-9)

@@ -14,7 +14,13 @@ from worldmodel.codecs.dct import PictureDCT
 from worldmodel.codecs.in_order import encode_views
 from worldmodel.codecs.quantizer import MultiScaleQuantizer, Quantized
 from worldmodel.layout import Pyramid
-from worldmodel.settings import DctSettings, HybridSettings, PictureCodecSettings
+from worldmodel.settings import (
+    DctSettings,
+    HybridSettings,
+    PictureCodecSettings,
+    QuantizerSettings,
+    Tokens1dSettings,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -45,13 +51,17 @@ class PictureVQ(nn.Module):
     family = "vq"
     fingerprint: str | None = None  # set when a trained codec is loaded; no cache is made without
 
-    settings: PictureCodecSettings | HybridSettings
+    settings: PictureCodecSettings | HybridSettings | Tokens1dSettings
 
-    def __init__(self, settings: PictureCodecSettings | HybridSettings, clips: ClipSettings) -> None:
+    def __init__(self, settings: PictureCodecSettings | HybridSettings | Tokens1dSettings, clips: ClipSettings) -> None:
         super().__init__()
         self.settings, self.clips = settings, clips
-        self.quantizer = MultiScaleQuantizer(settings.quantizer)
+        self.quantizer = self.make_quantizer(settings.quantizer)
         self.build(settings, clips)
+
+    def make_quantizer(self, settings: QuantizerSettings) -> MultiScaleQuantizer:
+        """Of the latents."""
+        return MultiScaleQuantizer(settings)
 
     def build(self, settings: Any, clips: ClipSettings) -> None:
         """The networks.

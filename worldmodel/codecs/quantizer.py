@@ -28,7 +28,7 @@ class Quantized:
     Attributes:
         latent: sum of all scales, (item, dim, height, width).
         codes: (item, code).
-        loss: commitment of the latents to their codes, averaged over scales.
+        loss: commitment of the latents to their codes.
     """
 
     latent: Tensor
@@ -42,13 +42,17 @@ class MultiScaleQuantizer(nn.Module):
     def __init__(self, settings: QuantizerSettings) -> None:
         super().__init__()
         self.dim, self.sticky_margin = settings.dim, settings.sticky_margin
-        self.pyramid = Pyramid(tuple(Scale(h, w, settings.vocabulary) for h, w in settings.grids))
+        self.grids, self.pyramid = settings.grids, self.lay_out(settings)
         self.codebooks = Modules[Codebook](make_codebook(settings) for _ in settings.grids)
         self.smooth = Modules[nn.Conv2d](nn.Conv2d(settings.dim, settings.dim, 3, padding=1) for _ in settings.grids)
         for smooth in self.smooth:
             nn.init.zeros_(smooth.weight)
             if smooth.bias is not None:
                 nn.init.zeros_(smooth.bias)
+
+    def lay_out(self, settings: QuantizerSettings) -> Pyramid:
+        """The scales that the settings' grids describe."""
+        return Pyramid(tuple(Scale(h, w, settings.vocabulary) for h, w in settings.grids))
 
     def forward(self, latent: Float[Tensor, "item dim height width"], num_frames: int = 1) -> Quantized:
         """Quantise, with the straight-through gradient; in training mode the codebooks follow the latents.
@@ -59,20 +63,27 @@ class MultiScaleQuantizer(nn.Module):
         """
         num_clips = len(latent) // num_frames
         latent = swapped(latent.float(), num_frames)  # in the order of time
-        total, codes, losses = torch.zeros_like(latent), [], []
-        margin = self._margin(latent.detach())
+        total, codes, totals = torch.zeros_like(latent), [], []
         for index in range(len(self.codebooks)):
             residual = self._residual((latent - total).detach(), index)
+            margin = self.margin(latent.detach(), index)
             codes.append(self._choose(residual, index, margin, [num_clips] * num_frames, None))
             if self.training:
                 self.codebooks[index].update(residual.flatten(0, 1), codes[-1].flatten())
             total = total + self._upsample(codes[-1], index)
-            losses.append(F.mse_loss(latent, total.detach()) + 0.25 * F.mse_loss(total, latent.detach()))
+            totals.append(total)
         through = latent + (total - latent).detach()
         # The value is `total`; its own gradient trains the smoothing convolutions.
         value = through + total - total.detach()
         codes = swapped(torch.cat(codes, 1), num_clips)
-        return Quantized(swapped(value, num_clips), codes, torch.stack(losses).mean())
+        return Quantized(swapped(value, num_clips), codes, self.commitment(latent, totals))
+
+    def commitment(
+        self, latent: Float[Tensor, "item dim height width"], totals: list[Float[Tensor, "item dim height width"]]
+    ) -> Float[Tensor, ""]:
+        """Distance of latents and codes, averaged over what stands after every scale."""
+        losses = [F.mse_loss(latent, total.detach()) + 0.25 * F.mse_loss(total, latent.detach()) for total in totals]
+        return torch.stack(losses).mean()
 
     @torch.no_grad()
     def encode(
@@ -121,10 +132,10 @@ class MultiScaleQuantizer(nn.Module):
         """
         latent = latent.float()
         total, codes = torch.zeros_like(latent), []
-        margin = self._margin(latent)
         for index, part in enumerate(self.pyramid.slices):
             before = None if previous is None else previous[:, part]
-            codes.append(self._choose(self._residual(latent - total, index), index, margin, steps, before))
+            residual, margin = self._residual(latent - total, index), self.margin(latent, index)
+            codes.append(self._choose(residual, index, margin, steps, before))
             if index + 1 < len(self.pyramid.scales):
                 total = total + self._upsample(codes[-1], index)
         return torch.cat(codes, 1)
@@ -146,8 +157,8 @@ class MultiScaleQuantizer(nn.Module):
             previous = codes
         return torch.cat(out)
 
-    def _margin(self, latent: Tensor) -> Tensor:
-        """How much worse than the nearest a kept code may be in each frame."""
+    def margin(self, latent: Float[Tensor, "item dim height width"], index: int) -> Float[Tensor, " item"]:
+        """How much worse than the nearest a kept code of one scale may be in each frame, in squared latents."""
         return self.sticky_margin * latent.square().sum(1).mean(dim=(1, 2))
 
     def _residual(self, latent: Tensor, index: int) -> Tensor:
@@ -169,12 +180,12 @@ class MultiScaleQuantizer(nn.Module):
         return total
 
     def partials(self, codes: Int[Tensor, "item code"]) -> list[Float[Tensor, "item dim row column"]]:
-        """What is decoded before every scale, area-downsampled to that scale's grid (zeros for the first)."""
+        """What is decoded before every scale, at the size of that scale (zeros for the first)."""
         height, width = self.pyramid.grid
         total = torch.zeros(len(codes), self.dim, height, width, device=codes.device)
         out = []
         for index, part in enumerate(self.pyramid.slices):
-            out.append(self.to_scale(total, index))
+            out.append(self.seen_by(total, index))
             if index + 1 < len(self.pyramid.scales):
                 total = total + self._upsample(codes[:, part], index)
         return out
@@ -194,10 +205,25 @@ class MultiScaleQuantizer(nn.Module):
         """The latent with one more scale; `codes` are those of the scale alone."""
         return latent + self._upsample(codes, scale)
 
-    def to_scale(
-        self, latent: Float[Tensor, "item dim height width"], index: int
+    def seen_by(
+        self, total: Float[Tensor, "item dim height width"], index: int
     ) -> Float[Tensor, "item dim row column"]:
-        """The latent averaged to the grid of one scale."""
+        """What a scale is told of the sum of the coarser ones."""
+        return self.to_scale(total, index)
+
+    def left_over(
+        self,
+        latent: Float[Tensor, "item dim height width"],
+        seen: Float[Tensor, "item dim row column"],
+        index: int,
+    ) -> Float[Tensor, "item dim row column"]:
+        """What of a latent one scale has to code, given what it was told of the coarser ones."""
+        return self.to_scale(latent, index) - seen
+
+    def to_scale(
+        self, latent: Float[Tensor, "item channel height width"], index: int
+    ) -> Float[Tensor, "item channel row column"]:
+        """A latent, or anything else on its grid, at one scale: area-downsampled."""
         scale = self.pyramid.scales[index]
         size = (scale.height, scale.width)
         return latent if latent.shape[-2:] == size else F.interpolate(latent, size, mode="area")

@@ -18,6 +18,7 @@ from worldmodel.codecs.dct import PictureDCT
 from worldmodel.codecs.hybrid import PictureHybrid
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
+from worldmodel.codecs.tokens_1d import PictureTokens
 from worldmodel.errors import CheckpointError, SettingsError
 from worldmodel.settings import (
     DctSettings,
@@ -25,14 +26,17 @@ from worldmodel.settings import (
     PictureCodecSettings,
     QuantizerSettings,
     SoundCodecSettings,
+    Tokens1dSettings,
+    TransformerSettings,
 )
 
 Codec = PictureVQ | PictureDCT | SoundVQ
-CodecSettings = PictureCodecSettings | DctSettings | HybridSettings | SoundCodecSettings
+CodecSettings = PictureCodecSettings | DctSettings | HybridSettings | Tokens1dSettings | SoundCodecSettings
 SETTINGS: dict[tuple[str, str], type[Any]] = {
     ("picture", "vq"): PictureCodecSettings,
     ("picture", "dct"): DctSettings,
     ("picture", "hybrid"): HybridSettings,
+    ("picture", "tokens_1d"): Tokens1dSettings,
     ("sound", "vq"): SoundCodecSettings,
 }
 WEIGHTS, DESCRIPTION = "codec.safetensors", "codec.json"
@@ -57,6 +61,8 @@ def build_codec(kind: str, settings: CodecSettings, clips: ClipSettings) -> Code
         return PictureDCT(settings, clips)
     if kind == "picture" and isinstance(settings, HybridSettings):
         return PictureHybrid(settings, clips)
+    if kind == "picture" and isinstance(settings, Tokens1dSettings):
+        return PictureTokens(settings, clips)
     if kind == "sound" and isinstance(settings, SoundCodecSettings):
         return SoundVQ(settings, clips)
     raise ValueError(f"a codec of kind {kind!r} is not described by {type(settings).__name__}")
@@ -158,9 +164,9 @@ def _read_description(run: Path) -> dict[str, Any]:
 def _settings_of(description: dict[str, Any]) -> CodecSettings:
     kind = SETTINGS[description["kind"], description.get("family", "vq")]
     plain = {name: _tuples(value) for name, value in description["settings"].items()}
-    if "quantizer" in plain:
-        quantizer = {name: _tuples(value) for name, value in plain["quantizer"].items()}
-        plain["quantizer"] = QuantizerSettings(**quantizer)
+    for name, part in (("quantizer", QuantizerSettings), ("transformer", TransformerSettings)):
+        if name in plain:
+            plain[name] = part(**{key: _tuples(value) for key, value in plain[name].items()})
     return kind(**plain)
 
 

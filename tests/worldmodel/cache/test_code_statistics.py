@@ -63,3 +63,14 @@ def test_a_film_in_which_nothing_stands_still_has_no_share():
     still = StillStatistics(PYRAMID)
     still.add(np.zeros((1, 2, 5), np.uint16), frames)
     assert still.summary() == {"num_still": 0, "num_changed": 0, "changed": None}
+
+
+def test_codes_of_the_whole_frame_stand_still_where_no_patch_of_it_moves():
+    frames = torch.full((1, 3, 3, 32, 32), 100, dtype=torch.uint8)
+    frames[0, 1:, :, 4:8, 4:8] = 200  # something small comes, of little weight in the mean of the frame
+    codes = np.zeros((1, 3, 5), np.uint16)
+    codes[0, 1] = 1
+    codes[0, 2] = [1, 1, 1, 2, 1]
+    still = StillStatistics(Pyramid((Scale(1, 1, 4, whole_frame=True), Scale(1, 4, 8, whole_frame=True))))
+    still.add(codes, frames)
+    assert still.summary() == {"num_still": 4, "num_changed": 1, "changed": 0.25}

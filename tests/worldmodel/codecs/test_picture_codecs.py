@@ -16,7 +16,15 @@ from worldmodel.codecs.dct import PictureDCT
 from worldmodel.codecs.hybrid import PictureHybrid
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.store import fingerprint_of, load_codec, save_codec
-from worldmodel.settings import DctSettings, HybridSettings, PictureCodecSettings, QuantizerSettings
+from worldmodel.codecs.tokens_1d import PictureTokens
+from worldmodel.settings import (
+    DctSettings,
+    HybridSettings,
+    PictureCodecSettings,
+    QuantizerSettings,
+    Tokens1dSettings,
+    TransformerSettings,
+)
 
 CLIPS = ClipSettings(height=32, width=48, num_frames=6)
 GRIDS = ((1, 1), (2, 3), (4, 6))
@@ -46,6 +54,22 @@ def hybrid() -> PictureHybrid:
     return codec.eval()
 
 
+def tokens_1d() -> PictureTokens:
+    """Trained on the clips for some seconds."""
+    torch.manual_seed(0)
+    quantizer = QuantizerSettings(((1, 1), (1, 4), (1, 16)), vocabulary=32, dim=8, decay=0.8)
+    settings = Tokens1dSettings(transformer=TransformerSettings(dim=32, depth=1, num_heads=2), quantizer=quantizer)
+    codec, frames = PictureTokens(settings, CLIPS).train(), torch.cat((moving(), moving().flip(-1)))
+    optimizer = torch.optim.Adam(codec.parameters(), lr=1e-2)
+    for _ in range(60):
+        rebuilt, quantized = codec(frames)
+        loss = (rebuilt - frames).square().mean() + 0.25 * quantized.loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return codec.eval()
+
+
 def dct(**settings: object) -> Callable[[], PictureDCT]:
     return lambda: PictureDCT(DctSettings(**settings), CLIPS)  # type: ignore[arg-type]
 
@@ -54,6 +78,7 @@ CODECS: dict[str, Callable[[], PictureCodec]] = {
     "vq": vq,
     "vq of jpeg": lambda: vq(20),
     "hybrid": hybrid,
+    "tokens_1d": tokens_1d,
     "dct": dct(),
     "dct with the values of means": dct(dc="value"),
     "dct of full colour": dct(chroma="full", qualities=(50,)),
