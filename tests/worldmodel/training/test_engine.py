@@ -3,13 +3,28 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, HiddenToy, Toy, finish, launch, make_loader
+from tests.worldmodel.training.toy import (
+    BATCH_SIZE,
+    EXCHANGES,
+    OPTIMIZERS,
+    SETTINGS,
+    HiddenToy,
+    Toy,
+    finish,
+    halves_of,
+    launch,
+    losses_of_stages,
+    make_loader,
+    rest_of,
+    train_toy,
+)
 from worldmodel.attention import Block, rotary_angles
 from worldmodel.training import engine as engine_module
 from worldmodel.training.engine import Engine, deepspeed_settings, parameter_groups, resolve_precision
@@ -37,14 +52,14 @@ def steps_of(engine: Engine, toy: Toy, num_steps: int = 6, learning_rate: float 
     return [*toy.losses, norm]
 
 
-def plain_losses() -> tuple[list[float], list[float]]:
-    """The loop's six steps on one process without DeepSpeed: losses, and norms of the gradient."""
+def plain_losses(num_steps: int = 6) -> tuple[list[float], list[float]]:
+    """The loop's steps on one process without DeepSpeed: losses, and norms of the gradient."""
     toy = Toy(noise=0.0)
     optimizer = torch.optim.AdamW(parameter_groups(toy, SETTINGS))
     batches, norms = make_loader(0), []
-    for step in range(6):
+    for step in range(num_steps):
         for group in optimizer.param_groups:
-            group["lr"] = SETTINGS.learning_rate * factor(step, SETTINGS.warmup_steps, SETTINGS.steps)
+            group["lr"] = SETTINGS.learning_rate * factor(step, SETTINGS.warmup_steps, num_steps)
         toy(next(batches))[0].backward()
         norms.append(float(nn.utils.clip_grad_norm_(toy.parameters(), SETTINGS.clip_norm)))
         optimizer.step()
@@ -300,19 +315,60 @@ def test_deepspeed_is_quiet(capfd: pytest.CaptureFixture[str]):
     assert engine_module.deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
 
 
+def found_by(num_ranks: int, case: str, folder: Path) -> list[dict[str, Any]]:
+    finish(launch(case, folder, num_ranks=num_ranks))
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(num_ranks)]
+
+
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process has begun runs in `one`; when there are several, they begin others in `several`."""
     folder = tmp_path_factory.mktemp("two")
-    finish(launch("every_stage", folder, num_ranks=2))
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    halves_of(folder / "one")
+    return folder
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_train_as_one_on_the_same_batch(two_processes: list[dict[str, Any]], stage: int):
-    expected, _ = plain_losses()
-    for found in two_processes:
-        assert found[f"losses{stage}"] == pytest.approx(expected, abs=1e-5)
-        assert found[f"sum{stage}"] == pytest.approx(two_processes[0]["sum0"], abs=1e-4)
+@pytest.fixture(scope="module")
+def two_processes(halves: Path) -> list[dict[str, Any]]:
+    return found_by(2, "every_stage", halves)
+
+
+@pytest.fixture(scope="module")
+def four_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return found_by(4, "sameness", tmp_path_factory.mktemp("four"))
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return losses_of_stages(tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("number", ["two", "four"])
+def test_several_processes_train_as_one_on_the_same_batch(
+    number: str, one_process: dict[str, Any], request: pytest.FixtureRequest
+):
+    expected, _ = plain_losses(20)
+    for found in [one_process, *request.getfixturevalue(f"{number}_processes")]:
+        for name in ("0", "1", "2", "3", "micro"):
+            assert found[f"losses{name}"] == pytest.approx(expected, rel=1e-5), name
+            assert found[f"sum{name}"] == pytest.approx(one_process["sum0"], abs=1e-4), name
+        # Products of 8 bits: the same on any number of processes but for the order of sums, and near those of 24 bits.
+        assert found["lossesbf16"] == pytest.approx(one_process["lossesbf16"], rel=0.01)
+        assert found["lossesbf16"] == pytest.approx(expected, rel=0.03)
+        assert found["lossesbf16"] != found["losses1"]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_goes_on_with_another_number_of_processes_in_another_stage(
+    optimizer: str, halves: Path, two_processes: list[dict[str, Any]], tmp_path: Path
+):
+    whole, _ = train_toy(tmp_path, HiddenToy(noise=0.0), optimizer=optimizer, zero_stage=0)
+    later = rest_of(halves / "several", optimizer)
+    for before, _ in EXCHANGES:
+        name = f"{optimizer}{before}"
+        assert later[name] == pytest.approx(whole.losses[3:], rel=1e-5), f"two to one from stage {before}"
+        for found in two_processes:
+            assert found["rest"][name] == pytest.approx(whole.losses[3:], rel=1e-5), f"one to two from stage {before}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
