@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from tests.worldmodel.training.toy import (
@@ -48,7 +49,8 @@ def steps_of(engine: Engine, toy: Toy, num_steps: int = 6, learning_rate: float 
         for micro in next(batches).chunk(engine.num_micro):
             loss, _ = engine.forward(micro)
             engine.backward(loss)
-        norm = float(engine.update(learning_rate))
+        norm, made = engine.update(learning_rate)
+        assert made
     return [*toy.losses, norm]
 
 
@@ -217,6 +219,26 @@ def test_recomputed_activations_are_those_that_were_kept_to_the_bit(stage: int, 
     assert runs == [2 * 3, 2 * 2 * 3]
 
 
+@pytest.mark.parametrize(("stage", "offload"), [(0, "none"), (1, "none"), (2, "none"), (3, "none"), (1, "optimizer")])
+def test_an_update_with_too_large_a_norm_is_as_if_it_had_never_been(stage: int, offload: str):
+    found = []
+    for bounds in ((1e9, -1.0, 1e-9, 1e9), (1e9, None, None, 1e9)):
+        toy, norms = Toy(noise=0.0), []
+        with engine_of(toy, zero_stage=stage, offload=offload, clip_norm=0.0) as engine:
+            for bound, batch in zip(bounds, make_loader(0), strict=False):
+                if bound is None:
+                    continue
+                engine.backward(engine.forward(batch)[0])
+                norm, made = engine.update(1e-2, bound)
+                assert made == (bound == 1e9)
+                norms.append(norm)
+            assert engine.num_updates == 2
+        found.append((toy.losses, norms))
+    (with_them, norms), (without, _) = found
+    assert [with_them[0], with_them[3]] == without
+    assert all(norm > 0.01 for norm in norms)
+
+
 def test_an_objective_without_parameters_is_refused():
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         Engine(nn.Identity(), SETTINGS, BATCH_SIZE)
@@ -245,7 +267,7 @@ def test_every_stage_makes_the_steps_of_plain_torch(stage: int):
         for rate in rates:
             loss, metrics = engine.forward(next(batches))
             engine.backward(loss)
-            norms.append(float(engine.update(rate)))
+            norms.append(engine.update(rate)[0])
             assert not metrics["twice"].requires_grad
     assert toy.losses == pytest.approx(expected, abs=1e-6)
     assert norms == pytest.approx(expected_norms, rel=1e-4)
@@ -392,6 +414,25 @@ def test_two_processes_draw_differently_and_know_each_other(two_processes: list[
     first, second = two_processes
     assert first["draws"] != second["draws"]
     assert first["texts"] == second["texts"] == ["rank 0", "rank 1"]
+
+
+def test_the_slowest_process_is_reported(halves: Path, two_processes: list[dict[str, Any]]):
+    curves = EventAccumulator(str(halves / "noisy" / "tensorboard")).Reload()
+    names = ("speed/slowest_process_seconds", "speed/mean_process_seconds")
+    slowest, mean = ([event.value for event in curves.Scalars(name)] for name in names)
+    assert len(slowest) == 3
+    assert all(most >= usual > 0 for most, usual in zip(slowest, mean, strict=True))
+
+
+def test_what_every_process_read_before_a_broken_loss_is_written_down(
+    halves: Path, two_processes: list[dict[str, Any]]
+):
+    path = halves / "broken" / "not_finite_step_00000003.json"
+    (first,), (second,) = json.loads(path.read_text())["processes"]
+    assert (first["start"], first["stop"]) == (16, 20)
+    assert (second["start"], second["stop"], second["loss"]) == (20, 24, "nan")
+    assert float(first["loss"]) > 0
+    assert all(found["broken"].endswith(f"which samples every process read is in {path}") for found in two_processes)
 
 
 def test_a_broken_loss_on_one_process_stops_the_other(two_processes: list[dict[str, Any]]):
