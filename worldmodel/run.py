@@ -110,6 +110,15 @@ def check_training(training: TrainingSettings, loader: LoaderSettings, muon: boo
         raise SettingsError("training.optimizer=muon is for the world model's transformers: a codec needs adamw")
     if training.recompute_activations and not muon:
         raise SettingsError("training.recompute_activations is for the world model's transformers: a codec has none")
+    if training.spike_factor > 0 and training.optimizer == "muon":
+        raise SettingsError(
+            f"training.spike_factor={training.spike_factor:g} is for adamw: all updates of muon have one size"
+        )
+    if 0 < training.spike_factor <= 1:
+        raise SettingsError(
+            f"training.spike_factor={training.spike_factor:g} would leave out half of all updates: "
+            "it must be above 1, or 0 for none"
+        )
     needed = {"none": 0, "optimizer": 1, "parameters": 3}[training.offload]
     if training.zero_stage < needed:
         raise SettingsError(

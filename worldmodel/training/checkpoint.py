@@ -6,6 +6,7 @@ any ZeRO stage. It is written under another name beside, verified, and renamed; 
 Nothing in it is unpickled. `checkpoint.json` has a checksum of every file.
 """
 
+import dataclasses
 import json
 import re
 import shutil
@@ -57,10 +58,14 @@ class Progress:
     Attributes:
         step: updates done.
         position: samples that the loader has given out, over all processes.
+        num_skipped: updates that were left out as spikes.
+        recent: loss and gradient norm of the latest updates, where spikes are looked for.
     """
 
     step: int = 0
     position: int = 0
+    num_skipped: int = 0
+    recent: tuple[tuple[float, float], ...] = ()
 
 
 def save(engine: "Engine", run: Path, progress: Progress, description: Description, keep: int) -> Path:
@@ -79,8 +84,7 @@ def save(engine: "Engine", run: Path, progress: Progress, description: Descripti
     tensors[OPTIMIZER.format(ranks.rank)] = engine.optimizer_state()
     about = {
         "version": VERSION,
-        "step": progress.step,
-        "position": progress.position,
+        **dataclasses.asdict(progress),
         "num_updates": engine.num_updates,
         "num_ranks": ranks.num_ranks,
         "zero_stage": engine.zero_stage,
@@ -268,7 +272,8 @@ def load(engine: "Engine", folder: Path, seed: int) -> Progress:
             randomness.restore(load_file(folder / RANDOM.format(rank)))
         else:
             randomness.seed(seed, rank, about["step"])
-    return Progress(about["step"], about["position"])
+    recent = tuple((loss, norm) for loss, norm in about["recent"])
+    return Progress(about["step"], about["position"], about["num_skipped"], recent)
 
 
 def optimizer_tensors(folder: Path, num_ranks: int) -> Iterator[tuple[str, Tensor]]:

@@ -1,5 +1,6 @@
 """The door to DeepSpeed, the one training engine, from one process on a CPU to many nodes."""
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -209,6 +210,9 @@ class Engine:
             optimizer=make_optimizer(groups, settings),
             config=deepspeed_settings(settings, batch_size, ranks.num_ranks),
         )[0]
+        self.norm, self.largest_norm = 0.0, math.inf
+        if self.zero_stage > 0:
+            self.watch_norm()
         trained = {name: one for name, one in self.objective.named_parameters() if one.requires_grad}
         self.state = OptimizerState(
             self.engine.optimizer, self.zero_stage, settings.offload != "none", trained, deepspeed.utils
@@ -230,22 +234,54 @@ class Engine:
         with without_compiler():
             self.engine.backward(loss)
 
-    def update(self, learning_rate: float) -> Float[Tensor, ""]:
-        """One step of the optimizer after the last micro-batch; returns the norm of the gradient before it was clipped.
+    def update(self, learning_rate: float, largest_norm: float = math.inf) -> tuple[float, bool]:
+        """One step of the optimizer after the last micro-batch.
 
-        With Muon from ZeRO stage 1 on it is the norm of the step instead: DeepSpeed replaces the gradient by it.
+        With Muon from ZeRO stage 1 on the norm is that of the step instead: DeepSpeed replaces the gradient by it.
+
+        Args:
+            learning_rate: of AdamW and Adam.
+            largest_norm: where the gradient's norm is above it, or is not finite, no process makes the step.
+
+        Returns:
+            The norm of the gradient before it was clipped (NaN where it is not finite), and whether the step was made.
         """
         for group, ratio in zip(self.engine.optimizer.param_groups, self.ratios, strict=True):
             group["lr"] = ratio * learning_rate
+        self.largest_norm = largest_norm
         if self.zero_stage == 0:
             bound = self.clip_norm if self.clip_norm > 0 else float("inf")
-            norm = nn.utils.clip_grad_norm_(self.objective.parameters(), bound)
+            self.norm = float(nn.utils.clip_grad_norm_(self.objective.parameters(), bound))
+            made = math.isfinite(self.norm) and self.norm <= largest_norm
+            if not made:
+                self.engine.zero_grad()
         with without_compiler():
-            self.engine.step()
-        self.num_updates += 1
+            if self.zero_stage > 0 or made:
+                self.engine.step()
         if self.zero_stage > 0:
-            norm = self.engine.get_global_grad_norm()
-        return torch.as_tensor(norm, dtype=torch.float32)
+            made = not self.engine.optimizer.overflow
+        self.num_updates += made
+        return (self.norm if math.isfinite(self.norm) else math.nan), made
+
+    def watch_norm(self) -> None:
+        """Lets DeepSpeed pass over a step whose norm is too large, as it does itself where the norm is not finite.
+
+        What it makes of the norm is decided between the gradients' reduction and the step, where nothing can be called.
+        """
+        name = "_get_norm_groups" if self.zero_stage == 3 else "scaled_global_norm"
+        measure = getattr(self.engine.optimizer, name)
+
+        def watched() -> Any:
+            found = measure()
+            norms = [float(norm) for norm in (found if isinstance(found, list) else [found])]
+            # A norm that is not finite comes as -1.
+            self.norm = math.hypot(*norms) if min(norms) >= 0 else math.nan
+            if self.norm <= self.largest_norm:
+                return found
+            broken = torch.tensor(math.inf, device=self.device)
+            return [broken] * len(found) if isinstance(found, list) else broken
+
+        setattr(self.engine.optimizer, name, watched)
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """This process's share of the optimizer's state, whole tensors by name; all processes call it together."""

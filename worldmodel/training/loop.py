@@ -1,5 +1,6 @@
 """The loop that every objective shares. It knows neither the model nor what a batch is."""
 
+import json
 import math
 import sys
 import time
@@ -16,12 +17,13 @@ from tqdm import tqdm
 from streams.journal import Journal
 from worldmodel.errors import CheckpointError, UserError
 from worldmodel.settings import TrainingSettings
-from worldmodel.training import checkpoint, cluster, randomness, schedule
+from worldmodel.training import checkpoint, cluster, hanging, randomness, schedule
 from worldmodel.training.checkpoint import Description, Progress
 from worldmodel.training.engine import Engine
 from worldmodel.training.meter import Meter
 from worldmodel.training.report import Report
 from worldmodel.training.signals import StopRequest
+from worldmodel.training.spikes import Spikes
 
 Preview = Callable[[nn.Module, Report, int], None]
 
@@ -79,7 +81,16 @@ class Batches(Protocol):
 
 
 class NonFiniteLossError(UserError):
-    """The loss became infinite or NaN."""
+    """The loss or its gradient became infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A micro-batch of an update: positions of the data's order that this process read, and their loss."""
+
+    start: int
+    stop: int
+    loss: Tensor
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,7 @@ def train(
 
     Raises:
         CheckpointError: a checkpoint cannot be saved or resumed, or one is there that was not asked for.
-        NonFiniteLossError: the loss is not finite; no process has made the update.
+        NonFiniteLossError: the loss or the gradient is not finite; no process has made the update.
         ValueError: batch_size does not divide among the processes and micro-batches, or the metrics change their names.
     """
     main = cluster.start().rank == 0
@@ -147,23 +158,26 @@ def train(
         start = checkpoint.load(engine, found, settings.seed)
     loader = make_loader(start.position)
     report = Report(run, start.step + 1 if found is not None else 0, main)
-    loop = Loop(engine, loader, settings, batch_size, report, stop or StopRequest())
+    loop = Loop(engine, loader, settings, batch_size, report, stop or StopRequest(), run, start)
     step, last = start.step, found
-    with closing(loader), closing(report), closing(loop.open_bar(start.step, main)):
+    with closing(loader), closing(report), closing(loop.open_bar(start.step, main)), hanging.unwatched():
         while step < settings.steps and not loop.stopping:
             step += 1
+            hanging.alive(settings.hang_seconds)
             loop.update(step)
+            # What follows takes its time, and waits for others no longer than the processes' connections do.
+            hanging.rest()
             ending = loop.stopping or step == settings.steps
             if ending or due(step, settings.report_every):
                 loop.show(step)
             if preview is not None and not loop.stopping and (ending or due(step, settings.preview_every)):
                 loop.preview(preview, step)
             if ending or due(step, settings.checkpoint_every):
-                loop.check_gradient(step)
                 if check is not None:
                     check()
                 report.flush()
-                progress = Progress(step, loader.position)
+                spikes = loop.spikes
+                progress = Progress(step, loader.position, spikes.num_skipped, tuple(spikes.recent))
                 last = checkpoint.save(engine, run, progress, description, settings.keep_checkpoints)
     engine.close()
     assert last is not None, "the last step saves a checkpoint"
@@ -190,12 +204,16 @@ class Loop:
         batch_size: int,
         report: Report,
         stop: StopRequest,
+        run: Path,
+        start: Progress,
     ) -> None:
         """Nothing is read yet."""
+        self.run, self.ranks, self.seen = run, cluster.find_ranks(), list[Seen]()
+        self.spikes = Spikes(settings.spike_factor, start.recent, start.num_skipped)
         self.engine, self.loader, self.settings, self.batch_size = engine, loader, settings, batch_size
         self.report, self.stop, self.stopping = report, stop, False
         self.meter = Meter()
-        self.norm = torch.zeros(())
+        self.norm, self.own_seconds = 0.0, 0.0
         self.alarmed: set[str] = set()
         self.num_updates, self.seconds = 0, 0.0
         self.waited_before, self.stages_before = loader.waited_seconds, dict(loader.journal.seconds)
@@ -223,43 +241,60 @@ class Loop:
         objective = self.engine.objective
         if isinstance(objective, KnowsShareDone):
             objective.share_done = (step - 1) / self.settings.steps
-        for _ in range(self.settings.accumulate):
-            self.micro_batch(step)
+        self.seen.clear()
+        means = [self.micro_batch(step) for _ in range(self.settings.accumulate)]
+        loss = sum(means) / len(means)
         share = schedule.factor(step - 1, self.settings.warmup_steps, self.settings.steps)
         self.learning_rate = share * self.settings.learning_rate
-        self.norm = self.engine.update(self.learning_rate)
+        self.norm, made = self.engine.update(self.learning_rate, self.spikes.largest_norm(loss))
+        if not math.isfinite(self.norm):
+            raise self.broken(f"the gradient of step {step} is not finite", step)
+        if not made:
+            self.say(f"step {step} is left out as a spike: loss {loss:.4g}, gradient norm {self.norm:.4g}")
+        self.spikes.note(loss, self.norm, made)
         self.num_updates += 1
         self.seconds += time.perf_counter() - started
         self.bar.update(1)
 
-    def micro_batch(self, step: int) -> None:
-        """Reads a micro-batch of an update and adds its gradient.
+    def micro_batch(self, step: int) -> float:
+        """Reads a micro-batch of an update and adds its gradient; returns the mean loss of all processes.
 
         Raises:
             NonFiniteLossError: the loss of any process is not finite.
         """
-        loss, metrics = self.engine.forward(next(self.loader).to(self.engine.device))
+        started, first = time.perf_counter(), self.loader.position
+        batch = next(self.loader).to(self.engine.device)
+        share = (self.loader.position - first) // self.ranks.num_ranks
+        loss, metrics = self.engine.forward(batch)
+        self.seen.append(Seen(first + self.ranks.rank * share, first + (self.ranks.rank + 1) * share, loss.detach()))
+        self.own_seconds += time.perf_counter() - started
         flags = Flags(loss.detach(), self.stop.requested)
         self.engine.backward(loss)
         # Asked for only now: a GPU has the backward pass to do while the host waits for the forward's flags.
-        broken, self.stopping = flags.read()
+        broken, self.stopping, mean = flags.read()
         if broken:
-            raise NonFiniteLossError(
-                f"the loss of step {step} is not finite ({loss.item()} on process {cluster.find_ranks().rank}): "
-                "lower learning_rate, lengthen warmup_steps, or use precision fp32"
+            raise self.broken(
+                f"the loss of step {step} is not finite ({loss.item()} on process {self.ranks.rank})", step
             )
         self.meter.add(loss.detach(), metrics)
+        return mean / self.ranks.num_ranks
 
-    def check_gradient(self, step: int) -> None:
-        """Keeps broken weights out of the checkpoints.
+    def broken(self, what: str, step: int) -> NonFiniteLossError:
+        """Writes down which samples every process read in this step; all processes call it together."""
+        mine = [{"start": one.start, "stop": one.stop, "loss": str(one.loss.item())} for one in self.seen]
+        processes = [json.loads(text) for text in cluster.texts(json.dumps(mine))]
+        path = self.run / f"not_finite_step_{step:08d}.json"
+        if self.ranks.rank == 0:
+            path.write_text(json.dumps({"what": what, "step": step, "processes": processes}, indent=2), "utf-8")
+        return NonFiniteLossError(
+            f"{what}: lower learning_rate, lengthen warmup_steps, or use precision fp32; which samples every process "
+            f"read is in {path}"
+        )
 
-        Raises:
-            NonFiniteLossError: the last gradient is not finite, so the weights no longer are.
-        """
-        if not math.isfinite(float(self.norm)):
-            raise NonFiniteLossError(
-                f"the gradient of step {step} is not finite: lower learning_rate, or use precision fp32"
-            )
+    def say(self, text: str) -> None:
+        """One warning on the terminal of rank 0."""
+        if not self.bar.disable:
+            self.bar.write(f"warning: {text}", file=sys.stderr)
 
     def show(self, step: int) -> None:
         """Reports the means since the last report."""
@@ -268,28 +303,43 @@ class Loop:
         waited = min((self.loader.waited_seconds - self.waited_before) / self.seconds, 1.0)
         speed = {
             "optimizer/learning_rate": self.learning_rate,
-            "optimizer/gradient_norm": float(self.norm),
+            "optimizer/gradient_norm": self.norm,
+            "optimizer/num_skipped": self.spikes.num_skipped,
             "speed/samples_per_second": rate,
             "speed/share_waited_for_data": waited,
             "data/num_failed": self.loader.journal.counts["failed"],
         }
         self.report.scalars(means | speed | self.shares_of_reading(), step)
         words = [f"loss={means['loss']:.4g}", f"{rate:.3g} samples/s", f"the model waited {waited:.0%} for data"]
+        words += self.slowest(step)
         objective = self.engine.objective
         if isinstance(objective, TellsHowItGoes):
             words.append(objective.in_short(means))
             self.alarm(objective.alarms(means), step)
         self.bar.set_postfix_str(", ".join(words), refresh=False)
-        self.num_updates, self.seconds = 0, 0.0
+        self.num_updates, self.seconds, self.own_seconds = 0, 0.0, 0.0
         self.waited_before, self.stages_before = self.loader.waited_seconds, dict(self.loader.journal.seconds)
+
+    def slowest(self, step: int) -> list[str]:
+        """Names the process that the others wait for: its time per update until it has its loss.
+
+        On a GPU that is the time to read the batch and to ask for the loss, which are what differs from host to host.
+        """
+        if self.ranks.num_ranks == 1:
+            return []
+        seconds = torch.zeros(self.ranks.num_ranks, device=self.engine.device)
+        seconds[self.ranks.rank] = self.own_seconds / self.num_updates
+        seconds = cluster.sum_(seconds).cpu()
+        most, mean = float(seconds.max()), float(seconds.mean())
+        self.report.scalars({"speed/slowest_process_seconds": most, "speed/mean_process_seconds": mean}, step)
+        return [f"slowest process {int(seconds.argmax())}: {most:.3g} s (mean {mean:.3g} s)"]
 
     def alarm(self, alarms: dict[str, str], step: int) -> None:
         """Says each thing that is wrong once, as long as it lasts; during the warm-up nothing has found its place."""
         if step <= self.settings.warmup_steps:
             return
         for name in alarms.keys() - self.alarmed:
-            if not self.bar.disable:
-                self.bar.write(f"warning: step {step}: {alarms[name]}", file=sys.stderr)
+            self.say(f"step {step}: {alarms[name]}")
         self.alarmed = set(alarms)
 
     def shares_of_reading(self) -> dict[str, float]:
@@ -311,23 +361,24 @@ class Loop:
 
 
 class Flags:
-    """What the processes must agree on in a step: whether a loss is broken, and whether one was asked to stop."""
+    """What the processes tell each other in a step: whether a loss is broken, a wish to stop, and the loss."""
 
     def __init__(self, loss: Tensor, stopping: bool) -> None:
         """Starts the exchange, without waiting for a GPU."""
-        mine = torch.stack([~loss.isfinite(), torch.full_like(loss, float(stopping), dtype=torch.bool)]).float()
-        flags = cluster.largest_(mine)
+        finite = loss.isfinite()
+        mine = torch.stack([(~finite).float(), torch.full_like(loss, float(stopping)), torch.where(finite, loss, 0.0)])
+        flags = cluster.sum_(mine)
         self.ready = None
         if flags.is_cuda:
-            self.host = torch.empty(2, pin_memory=True).copy_(flags, non_blocking=True)
+            self.host = torch.empty(3, pin_memory=True).copy_(flags, non_blocking=True)
             self.ready = torch.cuda.Event()
             self.ready.record()
         else:
             self.host = flags
 
-    def read(self) -> tuple[bool, bool]:
-        """Whether a loss is broken, whether to stop; the same on every process."""
+    def read(self) -> tuple[bool, bool, float]:
+        """Whether a loss is broken, whether to stop, and the sum of the losses; the same on every process."""
         if self.ready is not None:
             self.ready.synchronize()
-        broken, stopping = self.host.tolist()
-        return broken > 0, stopping > 0
+        broken, stopping, losses = self.host.tolist()
+        return broken > 0, stopping > 0, losses

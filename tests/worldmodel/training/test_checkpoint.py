@@ -9,11 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.worldmodel.training.toy import HiddenToy, Toy, finish, launch, train_toy
+from tests.worldmodel.training.toy import AfterThree, HiddenToy, Toy, finish, launch, train_toy
 from worldmodel.errors import CheckpointError
 from worldmodel.training import checkpoint
 from worldmodel.training.checkpoint import Description, load_weights, newest, read
-from worldmodel.training.signals import StopRequest
 
 
 def saved_at(run: Path) -> list[str]:
@@ -150,24 +149,10 @@ def test_a_flipped_bit_is_found_and_the_older_checkpoint_is_used(
 @pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 2), (2, 1), (1, 0), (0, 2), (3, 1)])
 def test_a_run_goes_on_in_another_zero_stage(tmp_path: Path, before: int, after: int, optimizer: str):
     whole, _ = train_toy(tmp_path / "whole", HiddenToy(), zero_stage=after, optimizer=optimizer)
-    first, _ = train_toy(tmp_path / "run", HiddenToy(), stop=after_three(), zero_stage=before, optimizer=optimizer)
+    first, _ = train_toy(tmp_path / "run", HiddenToy(), stop=AfterThree(), zero_stage=before, optimizer=optimizer)
     second, _ = train_toy(tmp_path / "run", HiddenToy(), resume=True, zero_stage=after, optimizer=optimizer)
     assert (len(first.losses), len(second.losses)) == (3, 3)
     assert first.losses + second.losses == pytest.approx(whole.losses, rel=1e-5)
-
-
-def after_three() -> StopRequest:
-    """A wish to stop that comes in the third step."""
-
-    class AfterThree(StopRequest):
-        num_asked = 0
-
-        @property
-        def requested(self) -> bool:
-            self.num_asked += 1
-            return self.num_asked >= 3
-
-    return AfterThree()
 
 
 def test_state_of_another_optimizer_is_refused(tmp_path: Path):

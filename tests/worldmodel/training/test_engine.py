@@ -3,13 +3,29 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, HiddenToy, Toy, finish, launch, make_loader
+from tests.worldmodel.training.toy import (
+    BATCH_SIZE,
+    EXCHANGES,
+    OPTIMIZERS,
+    SETTINGS,
+    HiddenToy,
+    Toy,
+    finish,
+    halves_of,
+    launch,
+    losses_of_stages,
+    make_loader,
+    rest_of,
+    train_toy,
+)
 from worldmodel.attention import Block, rotary_angles
 from worldmodel.training import engine as engine_module
 from worldmodel.training.engine import Engine, deepspeed_settings, parameter_groups, resolve_precision
@@ -33,18 +49,19 @@ def steps_of(engine: Engine, toy: Toy, num_steps: int = 6, learning_rate: float 
         for micro in next(batches).chunk(engine.num_micro):
             loss, _ = engine.forward(micro)
             engine.backward(loss)
-        norm = float(engine.update(learning_rate))
+        norm, made = engine.update(learning_rate)
+        assert made
     return [*toy.losses, norm]
 
 
-def plain_losses() -> tuple[list[float], list[float]]:
-    """The loop's six steps on one process without DeepSpeed: losses, and norms of the gradient."""
+def plain_losses(num_steps: int = 6) -> tuple[list[float], list[float]]:
+    """The loop's steps on one process without DeepSpeed: losses, and norms of the gradient."""
     toy = Toy(noise=0.0)
     optimizer = torch.optim.AdamW(parameter_groups(toy, SETTINGS))
     batches, norms = make_loader(0), []
-    for step in range(6):
+    for step in range(num_steps):
         for group in optimizer.param_groups:
-            group["lr"] = SETTINGS.learning_rate * factor(step, SETTINGS.warmup_steps, SETTINGS.steps)
+            group["lr"] = SETTINGS.learning_rate * factor(step, SETTINGS.warmup_steps, num_steps)
         toy(next(batches))[0].backward()
         norms.append(float(nn.utils.clip_grad_norm_(toy.parameters(), SETTINGS.clip_norm)))
         optimizer.step()
@@ -202,6 +219,26 @@ def test_recomputed_activations_are_those_that_were_kept_to_the_bit(stage: int, 
     assert runs == [2 * 3, 2 * 2 * 3]
 
 
+@pytest.mark.parametrize(("stage", "offload"), [(0, "none"), (1, "none"), (2, "none"), (3, "none"), (1, "optimizer")])
+def test_an_update_with_too_large_a_norm_is_as_if_it_had_never_been(stage: int, offload: str):
+    found = []
+    for bounds in ((1e9, -1.0, 1e-9, 1e9), (1e9, None, None, 1e9)):
+        toy, norms = Toy(noise=0.0), []
+        with engine_of(toy, zero_stage=stage, offload=offload, clip_norm=0.0) as engine:
+            for bound, batch in zip(bounds, make_loader(0), strict=False):
+                if bound is None:
+                    continue
+                engine.backward(engine.forward(batch)[0])
+                norm, made = engine.update(1e-2, bound)
+                assert made == (bound == 1e9)
+                norms.append(norm)
+            assert engine.num_updates == 2
+        found.append((toy.losses, norms))
+    (with_them, norms), (without, _) = found
+    assert [with_them[0], with_them[3]] == without
+    assert all(norm > 0.01 for norm in norms)
+
+
 def test_an_objective_without_parameters_is_refused():
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         Engine(nn.Identity(), SETTINGS, BATCH_SIZE)
@@ -230,7 +267,7 @@ def test_every_stage_makes_the_steps_of_plain_torch(stage: int):
         for rate in rates:
             loss, metrics = engine.forward(next(batches))
             engine.backward(loss)
-            norms.append(float(engine.update(rate)))
+            norms.append(engine.update(rate)[0])
             assert not metrics["twice"].requires_grad
     assert toy.losses == pytest.approx(expected, abs=1e-6)
     assert norms == pytest.approx(expected_norms, rel=1e-4)
@@ -300,19 +337,60 @@ def test_deepspeed_is_quiet(capfd: pytest.CaptureFixture[str]):
     assert engine_module.deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
 
 
+def found_by(num_ranks: int, case: str, folder: Path) -> list[dict[str, Any]]:
+    finish(launch(case, folder, num_ranks=num_ranks))
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(num_ranks)]
+
+
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process has begun runs in `one`; when there are several, they begin others in `several`."""
     folder = tmp_path_factory.mktemp("two")
-    finish(launch("every_stage", folder, num_ranks=2))
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+    halves_of(folder / "one")
+    return folder
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_train_as_one_on_the_same_batch(two_processes: list[dict[str, Any]], stage: int):
-    expected, _ = plain_losses()
-    for found in two_processes:
-        assert found[f"losses{stage}"] == pytest.approx(expected, abs=1e-5)
-        assert found[f"sum{stage}"] == pytest.approx(two_processes[0]["sum0"], abs=1e-4)
+@pytest.fixture(scope="module")
+def two_processes(halves: Path) -> list[dict[str, Any]]:
+    return found_by(2, "every_stage", halves)
+
+
+@pytest.fixture(scope="module")
+def four_processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return found_by(4, "sameness", tmp_path_factory.mktemp("four"))
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return losses_of_stages(tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("number", ["two", "four"])
+def test_several_processes_train_as_one_on_the_same_batch(
+    number: str, one_process: dict[str, Any], request: pytest.FixtureRequest
+):
+    expected, _ = plain_losses(20)
+    for found in [one_process, *request.getfixturevalue(f"{number}_processes")]:
+        for name in ("0", "1", "2", "3", "micro"):
+            assert found[f"losses{name}"] == pytest.approx(expected, rel=1e-5), name
+            assert found[f"sum{name}"] == pytest.approx(one_process["sum0"], abs=1e-4), name
+        # Products of 8 bits: the same on any number of processes but for the order of sums, and near those of 24 bits.
+        assert found["lossesbf16"] == pytest.approx(one_process["lossesbf16"], rel=0.01)
+        assert found["lossesbf16"] == pytest.approx(expected, rel=0.03)
+        assert found["lossesbf16"] != found["losses1"]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_goes_on_with_another_number_of_processes_in_another_stage(
+    optimizer: str, halves: Path, two_processes: list[dict[str, Any]], tmp_path: Path
+):
+    whole, _ = train_toy(tmp_path, HiddenToy(noise=0.0), optimizer=optimizer, zero_stage=0)
+    later = rest_of(halves / "several", optimizer)
+    for before, _ in EXCHANGES:
+        name = f"{optimizer}{before}"
+        assert later[name] == pytest.approx(whole.losses[3:], rel=1e-5), f"two to one from stage {before}"
+        for found in two_processes:
+            assert found["rest"][name] == pytest.approx(whole.losses[3:], rel=1e-5), f"one to two from stage {before}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -336,6 +414,25 @@ def test_two_processes_draw_differently_and_know_each_other(two_processes: list[
     first, second = two_processes
     assert first["draws"] != second["draws"]
     assert first["texts"] == second["texts"] == ["rank 0", "rank 1"]
+
+
+def test_the_slowest_process_is_reported(halves: Path, two_processes: list[dict[str, Any]]):
+    curves = EventAccumulator(str(halves / "noisy" / "tensorboard")).Reload()
+    names = ("speed/slowest_process_seconds", "speed/mean_process_seconds")
+    slowest, mean = ([event.value for event in curves.Scalars(name)] for name in names)
+    assert len(slowest) == 3
+    assert all(most >= usual > 0 for most, usual in zip(slowest, mean, strict=True))
+
+
+def test_what_every_process_read_before_a_broken_loss_is_written_down(
+    halves: Path, two_processes: list[dict[str, Any]]
+):
+    path = halves / "broken" / "not_finite_step_00000003.json"
+    (first,), (second,) = json.loads(path.read_text())["processes"]
+    assert (first["start"], first["stop"]) == (16, 20)
+    assert (second["start"], second["stop"], second["loss"]) == (20, 24, "nan")
+    assert float(first["loss"]) > 0
+    assert all(found["broken"].endswith(f"which samples every process read is in {path}") for found in two_processes)
 
 
 def test_a_broken_loss_on_one_process_stops_the_other(two_processes: list[dict[str, Any]]):

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.worldmodel.training.toy import BATCH_SIZE, Toy, finish, launch, train_toy
 from worldmodel.errors import CheckpointError
+from worldmodel.training import hanging
 from worldmodel.training.checkpoint import newest
 from worldmodel.training.loop import NonFiniteLossError, due
 from worldmodel.training.report import Report
@@ -58,6 +60,7 @@ def test_means_rates_and_norms_are_reported(tmp_path: Path):
         "twice",
         "optimizer/learning_rate",
         "optimizer/gradient_norm",
+        "optimizer/num_skipped",
         "speed/samples_per_second",
         "speed/share_waited_for_data",
         "data/num_failed",
@@ -135,12 +138,68 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path):
     assert not (tmp_path / "checkpoints" / "step_00000003").exists()
 
 
-def test_weights_that_broke_are_not_saved(tmp_path: Path):
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path: Path, stage: int):
     toy = Toy(noise=0.0)
-    toy.first_weight.register_hook(lambda gradient: gradient * float("nan"))
-    with pytest.raises(NonFiniteLossError, match="the gradient of step 1 is not finite"):
-        train_toy(tmp_path, toy, steps=1, zero_stage=0)
-    assert not (tmp_path / "checkpoints").exists()
+    broken = torch.tensor(1.0)
+    toy.at_call = lambda number: broken.fill_(float("nan") if number == 4 else 1.0)
+    toy.net[1].register_forward_hook(lambda module, given, made: BreaksGradient.apply(made, broken))
+    path = tmp_path / "not_finite_step_00000002.json"
+    with pytest.raises(NonFiniteLossError, match=f"the gradient of step 2 is not finite: .* is in {path}"):
+        train_toy(tmp_path, toy, steps=3, zero_stage=stage, checkpoint_every=1, accumulate=2)
+    assert [folder.name for folder in sorted((tmp_path / "checkpoints").glob("step*"))] == ["step_00000001"]
+    (read,) = json.loads(path.read_text())["processes"]
+    assert [(one["start"], one["stop"]) for one in read] == [(8, 12), (12, 16)]
+    assert [float(one["loss"]) for one in read] == toy.losses[2:]
+
+
+class BreaksGradient(torch.autograd.Function):
+    """Leaves a tensor as it is, and multiplies its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        ctx.factor = factor
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_a_spike_is_left_out_told_and_counted_in_a_resumed_run_too(
+    tmp_path: Path, stage: int, capfd: pytest.CaptureFixture[str]
+):
+    def spiking(first_step: int) -> Toy:
+        toy, factor = Toy(), [1.0]
+        toy.net.register_forward_hook(lambda module, given, made: made * factor[0])
+        toy.at_call = lambda number: factor.__setitem__(0, 50.0 if number + first_step == 21 else 1.0)
+        return toy
+
+    options: dict[str, Any] = {"steps": 24, "spike_factor": 4.0, "zero_stage": stage, "learning_rate": 1e-3}
+    whole, _ = train_toy(tmp_path / "whole", spiking(0), **options)
+    told = re.findall(r"warning: step (\d+) is left out as a spike: loss ([\d.]+), ", capfd.readouterr().err)
+    assert [int(step) for step, _ in told] == [22]
+    assert float(told[0][1]) == pytest.approx(whole.losses[21], rel=1e-3)
+    assert whole.losses[22] < 3 * whole.losses[20]
+    assert scalars(tmp_path / "whole").Scalars("optimizer/num_skipped")[-1].value == 1
+    stop = StopRequest()
+    first = spiking(0)
+    at_call = first.at_call
+    first.at_call = lambda number: (at_call(number), number == 18 and stop.handle(signal.SIGTERM))
+    train_toy(tmp_path / "halves", first, stop=stop, **options)
+    second, _ = train_toy(tmp_path / "halves", spiking(18), resume=True, **options)
+    assert first.losses + second.losses == whole.losses
+
+
+def test_every_update_is_watched_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    told: list[object] = []
+    monkeypatch.setattr(hanging, "alive", told.append)
+    monkeypatch.setattr(hanging, "rest", lambda: told.append("rest"))
+    toy = Toy()
+    toy.at_call = told.append
+    train_toy(tmp_path, toy, steps=2, hang_seconds=7.0)
+    assert told == [7.0, 1, "rest", 7.0, 2, "rest", "rest"]
 
 
 def test_a_run_is_checked_before_every_checkpoint(tmp_path: Path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from streams.loader import Loader
 from streams.settings import LoaderSettings
 from worldmodel.settings import TrainingSettings
+from worldmodel.training.signals import StopRequest
 
 ROOT = Path(__file__).resolve().parents[3]
 BATCH_SIZE = 8
@@ -76,11 +78,12 @@ class Vectors:
         return torch.stack(items)
 
 
-def make_loader(position: int) -> Loader:
+def make_loader(position: int, accumulate: int = 1) -> Loader:
+    from worldmodel.data import micro_batches
     from worldmodel.training.cluster import find_ranks
 
     ranks = find_ranks()
-    settings = LoaderSettings(batch_size=BATCH_SIZE, num_workers=0)
+    settings = micro_batches(LoaderSettings(batch_size=BATCH_SIZE, num_workers=0), accumulate)
     return Loader(Vectors(), settings, 0, position, rank=ranks.rank, num_ranks=ranks.num_ranks)
 
 
@@ -93,7 +96,21 @@ def train_toy(run: Path, toy: Toy | None = None, **options: Any) -> tuple[Toy, A
     own = {name: options.pop(name) for name in list(options) if hasattr(SETTINGS, name)}
     description = options.pop("description", Description({"seed": 0}, {"model": {"width": 16}, "codec": "abc"}))
     settings = replace(SETTINGS, **own)
-    return toy, train(toy, make_loader, settings, BATCH_SIZE, run, description, **options)
+    loader = partial(make_loader, accumulate=settings.accumulate)
+    return toy, train(toy, loader, settings, BATCH_SIZE, run, description, **options)
+
+
+class AfterThree(StopRequest):
+    """A wish to stop that comes in the third step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_asked = 0
+
+    @property
+    def requested(self) -> bool:
+        self.num_asked += 1
+        return self.num_asked >= 3
 
 
 def launch(case: str, folder: Path, num_ranks: int = 1, slurm: bool = False, **extra: str) -> list[subprocess.Popen]:
@@ -118,7 +135,7 @@ def launch(case: str, folder: Path, num_ranks: int = 1, slurm: bool = False, **e
 
 def finish(processes: list[subprocess.Popen], code: int = 0) -> list[str]:
     """What the processes printed; they must all end with `code`."""
-    printed = [process.communicate(timeout=120)[0] for process in processes]
+    printed = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [code] * len(processes), "\n".join(printed)
     return printed
 
@@ -126,15 +143,9 @@ def finish(processes: list[subprocess.Popen], code: int = 0) -> list[str]:
 def every_stage(folder: Path) -> None:
     """Losses of all stages, the weights of a checkpoint, and an interrupted and resumed run."""
     from worldmodel.training import cluster
-    from worldmodel.training.checkpoint import load_weights
-    from worldmodel.training.signals import StopRequest
 
-    found: dict[str, Any] = {}
+    found = losses_of_stages(folder) | exchanged(folder)
     for stage in (0, 1, 2, 3):
-        toy, result = train_toy(folder / f"whole{stage}", Toy(noise=0.0), zero_stage=stage)
-        losses = torch.tensor(toy.losses, dtype=torch.float64)
-        found[f"losses{stage}"] = (cluster.sum_(losses) / cluster.find_ranks().num_ranks).tolist()
-        found[f"sum{stage}"] = sum(value.double().sum().item() for value in load_weights(result.checkpoint)[0].values())
         toy, _ = train_toy(folder / f"muon{stage}", HiddenToy(noise=0.0), zero_stage=stage, optimizer="muon")
         losses = torch.tensor(toy.losses, dtype=torch.float64)
         found[f"muon{stage}"] = (cluster.sum_(losses) / cluster.find_ranks().num_ranks).tolist()
@@ -151,6 +162,67 @@ def every_stage(folder: Path) -> None:
     found["draws"] = whole.losses
     found["texts"] = cluster.texts(f"rank {cluster.find_ranks().rank}")
     found["broken"] = broken_on_the_last_rank(folder / "broken")
+    (folder / f"rank{cluster.find_ranks().rank}.json").write_text(json.dumps(found))
+    cluster.leave(0)
+
+
+def losses_of_stages(folder: Path, num_steps: int = 20) -> dict[str, Any]:
+    """Losses of every stage, of bf16 and of micro-batches, as means over the processes; and sums of the weights."""
+    from worldmodel.training.checkpoint import load_weights
+
+    found: dict[str, Any] = {}
+    cases: dict[str, dict[str, Any]] = {str(stage): {"zero_stage": stage} for stage in (0, 1, 2, 3)}
+    cases |= {"bf16": {"precision": "bf16"}, "micro": {"accumulate": 2, "zero_stage": 2}}
+    for name, options in cases.items():
+        toy, result = train_toy(folder / f"whole{name}", Toy(noise=0.0), steps=num_steps, **options)
+        found[f"losses{name}"] = means(toy.losses, num_steps)
+        weights = load_weights(result.checkpoint)[0]
+        found[f"sum{name}"] = sum(value.double().sum().item() for key, value in weights.items() if key != "num_calls")
+    return found
+
+
+def means(losses: list[float], num_steps: int) -> list[float]:
+    """Losses of the steps, over the micro-batches and the processes."""
+    from worldmodel.training import cluster
+
+    mine = torch.tensor(losses, dtype=torch.float64).view(num_steps, -1).mean(1)
+    return (cluster.sum_(mine) / cluster.find_ranks().num_ranks).tolist()
+
+
+OPTIMIZERS = ("adamw", "muon")
+EXCHANGES = ((0, 3), (1, 2), (2, 1), (3, 0))  # ZeRO stage of the first three steps, and of the last three
+
+
+def halves_of(folder: Path) -> None:
+    """Runs that stop after three steps, for another number of processes to go on from."""
+    for optimizer in OPTIMIZERS:
+        for stage, _ in EXCHANGES:
+            options: dict[str, Any] = {"zero_stage": stage, "optimizer": optimizer, "stop": AfterThree()}
+            train_toy(folder / f"{optimizer}{stage}", HiddenToy(noise=0.0), **options)
+
+
+def rest_of(folder: Path, *optimizers: str) -> dict[str, list[float]]:
+    """Losses of the last three steps of `halves_of`."""
+    found = {}
+    for optimizer in optimizers or OPTIMIZERS:
+        for before, after in EXCHANGES:
+            options: dict[str, Any] = {"zero_stage": after, "optimizer": optimizer, "resume": True}
+            toy, _ = train_toy(folder / f"{optimizer}{before}", HiddenToy(noise=0.0), **options)
+            found[f"{optimizer}{before}"] = means(toy.losses, 3)
+    return found
+
+
+def exchanged(folder: Path) -> dict[str, Any]:
+    """Goes on with what one process left in `one`, and leaves halves of its own in `several`."""
+    halves_of(folder / "several")
+    return {"rest": rest_of(folder / "one")}
+
+
+def sameness(folder: Path) -> None:
+    """`losses_of_stages` alone, for many processes."""
+    from worldmodel.training import cluster
+
+    found = losses_of_stages(folder)
     (folder / f"rank{cluster.find_ranks().rank}.json").write_text(json.dumps(found))
     cluster.leave(0)
 
