@@ -24,6 +24,14 @@ class ModelCache:
     trunk: TrunkCache = field(default_factory=TrunkCache)
     codes: Tensor | None = None
 
+    def branch(self, count: int) -> None:
+        """Go on with `count` copies of every rollout, next to each other."""
+        if count > 1 and self.codes is not None:
+            self.codes = self.codes.repeat_interleave(count, 0)
+            self.trunk.layers = [
+                (key.repeat_interleave(count, 0), value.repeat_interleave(count, 0)) for key, value in self.trunk.layers
+            ]
+
 
 class FrameEmbedding(nn.Module):
     """Latents of finished frames to the trunk's tokens.
@@ -143,9 +151,15 @@ class WorldModel(nn.Module):
         self, codes: Int[Tensor, "batch code"], has_sound: Bool[Tensor, " batch"], cache: ModelCache
     ) -> Float[Tensor, "batch token dim"]:
         """State after one more frame; the cache is updated in place."""
-        tokens = self.embed(codes[:, None], has_sound, cache.codes)
-        cache.codes = codes
-        return self.trunk.step(tokens[:, 0], cache.trunk)
+        return self.read(codes[:, None], has_sound, cache)
+
+    def read(
+        self, codes: Int[Tensor, "batch frame code"], has_sound: Bool[Tensor, " batch"], cache: ModelCache
+    ) -> Float[Tensor, "batch token dim"]:
+        """State after several more frames, read in one pass; the cache is updated in place."""
+        tokens = self.embed(codes, has_sound, cache.codes)
+        cache.codes = codes[:, -1]
+        return self.trunk.read(tokens, cache.trunk)[:, -1]
 
 
 def _initialise(module: nn.Module) -> None:

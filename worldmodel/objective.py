@@ -99,7 +99,8 @@ class WorldObjective(nn.Module):
         if num_own:
             context = self._imagined_context(context, batch.has_sound, frames, num_own)
         states = self.model.states(context, batch.has_sound)
-        next_frame = self.next_frame(states, context, codes, batch.has_sound, frames)
+        known = self._drop_past(states, context, batch.has_sound, frames)
+        next_frame = self.next_frame(known, context, codes, batch.has_sound, frames)
         counted = next_frame.counted
         loss = ((next_frame.nats + settings.guess_weight * next_frame.error) * counted).sum() / counted.sum()
         metrics = self._describe(next_frame) | {"next/own_context": torch.tensor(num_own / len(codes))}
@@ -151,6 +152,21 @@ class WorldObjective(nn.Module):
             return 0
         # Drawn up or down, so that the share is right on average; on the CPU, where reading it waits for no GPU.
         return int(torch.rand(()) + settings.own_context * size)
+
+    def _drop_past(self, states: Tensor, context: Tensor, has_sound: Tensor, frames: Tensor | None) -> Tensor:
+        """States in which a share of the clips, the last, know of every frame nothing but itself; while training."""
+        share = self.model.settings.drop_past
+        # Drawn up or down, as in _num_own.
+        count = int(torch.rand(()) + share * len(states)) if self.training and share > 0 else 0
+        if count == 0:
+            return states
+        frames = torch.arange(context.shape[1] - 1, device=context.device) if frames is None else frames
+        here = context[-count:, frames]
+        hears = has_sound[-count:].repeat_interleave(len(frames))
+        alone = self.model.states(here.flatten(0, 1)[:, None], hears)[:, 0].unflatten(0, here.shape[:2])
+        states = states.clone()
+        states[-count:, frames] = alone
+        return states
 
     @torch.no_grad()
     def _imagined_context(

@@ -141,6 +141,7 @@ def check_shares(settings: TrainSettings) -> None:
         "model.own_context": model.own_context,
         "model.own_context_from": model.own_context_from,
         "model.context_noise": model.context_noise,
+        "model.drop_past": model.drop_past,
         "heads.view_share": heads.view_share,
         "heads.mismatched_share": heads.mismatched_share,
     }

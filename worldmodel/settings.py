@@ -195,7 +195,10 @@ class ModelSettings:
         own_context: share of the clips in which the frames to go on from are the model's own, each imagined from the
             true frames before it, so that it learns to go on from its own mistakes.
         own_context_from: share of the run after which that begins; until then it costs nothing.
-        context_noise: largest share of a frame's codes that are corrupted in the context while training.
+        context_noise: largest share of a frame's codes that are corrupted in the context while training, so that a
+            rollout drifts less; 0 corrupts none.
+        drop_past: share of the clips whose next frames are predicted from the last frame alone while training, as
+            sampling.guidance will need it.
     """
 
     trunk: TransformerSettings = field(default_factory=TransformerSettings)
@@ -208,6 +211,7 @@ class ModelSettings:
     own_context: float = 0.0
     own_context_from: float = 0.6
     context_noise: float = 0.0
+    drop_past: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -220,12 +224,20 @@ class SamplingSettings:
         top_p: keep the most likely codes whose probabilities just reach p (Holtzman et al. 2020); 1 keeps all.
         moved_scales: how many of the picture's finest scales move together instead of being drawn: each place keeps its
             code or takes the mean of the others (see `move_codes`); codes drawn apart would tear shapes. 0 draws all.
+        min_p: keep the codes at least this share as probable as the most likely one (Nguyen et al. 2024); 0 keeps all.
+        guidance: how strongly the past counts: above 1 logits are pulled away from those of a model that sees the last
+            frame alone, at twice the decoder's cost; 1 is none. Train with model.drop_past above 0 for it.
+        preview_scales: decode this many of the coarsest scales and keep the others, and the sound, as they were in the
+            previous frame: the gist at a part of the cost; 0 decodes all.
     """
 
     temperature: list[float] = field(default_factory=lambda: [1.0])
     top_k: list[int] = field(default_factory=lambda: [0])
     top_p: list[float] = field(default_factory=lambda: [1.0])
     moved_scales: int = 3
+    min_p: list[float] = field(default_factory=lambda: [0.0])
+    guidance: float = 1.0
+    preview_scales: int = 0
 
 
 @dataclass(frozen=True)
@@ -395,7 +407,7 @@ class RolloutSettings:
         horizon: frames to imagine.
         context_frames: frames of the prompt that the model sees.
         start_seconds: where the context begins in the prompt.
-        num_samples: rollouts drawn side by side.
+        num_rollouts: drawn side by side from one reading of the prompt.
         seed: of the draws; without one it is 0, and a rollout that is continued goes on drawing where it stopped.
         device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
         sampling: how codes are drawn.
@@ -408,7 +420,7 @@ class RolloutSettings:
     horizon: int = 32
     context_frames: int = 8
     start_seconds: float = 0.0
-    num_samples: int = 1
+    num_rollouts: int = 1
     seed: int | None = None
     device: str = "auto"
     sampling: SamplingSettings = field(default_factory=SamplingSettings)

@@ -37,29 +37,34 @@ class Trunk(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "batch frame token dim"]) -> Float[Tensor, "batch frame token dim"]:
         """States of whole clips that start at time 0."""
-        num_frames = tokens.shape[1]
-        angles = self._angles(0, num_frames)
-        sight = Sight.of_frames(num_frames, self.num_tokens, self.window_frames)
-        x = tokens.flatten(1, 2)
-        for block in self.blocks:
-            x, _ = block(x, angles, None, sight)
-        return self.norm(x).unflatten(1, (num_frames, self.num_tokens))
+        return self.read(tokens, TrunkCache())
 
     def step(self, tokens: Float[Tensor, "batch token dim"], cache: TrunkCache) -> Float[Tensor, "batch token dim"]:
-        """State of the next frame; the cache is updated in place and never grows beyond the window.
+        """State of the next frame; see `read`."""
+        return self.read(tokens[:, None], cache)[:, 0]
+
+    def read(
+        self, tokens: Float[Tensor, "batch frame token dim"], cache: TrunkCache
+    ) -> Float[Tensor, "batch frame token dim"]:
+        """States of the next frames in one pass; the cache is updated in place and never grows beyond the window.
 
         Keys keep the rotation of their absolute time: attention depends on differences of time only, so nothing is
         recomputed when the window slides.
         """
-        angles = self._angles(cache.num_frames, 1)
+        num_frames = tokens.shape[1]
+        angles = self._angles(cache.num_frames, num_frames)
+        num_past = cache.layers[0][0].shape[2] // self.num_tokens if cache.layers else 0
+        # One frame sees all that is kept.
+        several = Sight.of_frames(num_frames, self.num_tokens, self.window_frames, num_past)
+        sight = several if num_frames > 1 else None
         keep = (self.window_frames - 1) * self.num_tokens
-        x, layers = tokens, []
+        x, layers = tokens.flatten(1, 2), []
         for index, block in enumerate(self.blocks):
             past = cache.layers[index] if cache.layers else None
-            x, (key, value) = block(x, angles, past, None)
+            x, (key, value) = block(x, angles, past, sight)
             layers.append((key[:, :, -keep:], value[:, :, -keep:]) if keep else (key[:, :, :0], value[:, :, :0]))
-        cache.layers, cache.num_frames = layers, cache.num_frames + 1
-        return self.norm(x)
+        cache.layers, cache.num_frames = layers, cache.num_frames + num_frames
+        return self.norm(x).unflatten(1, (num_frames, self.num_tokens))
 
     def _angles(self, start: int, num_frames: int) -> Tensor:
         time = torch.arange(start, start + num_frames, device=self.places.device).repeat_interleave(self.num_tokens)

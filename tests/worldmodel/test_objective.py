@@ -400,6 +400,24 @@ def test_only_the_context_is_corrupted_and_only_while_training(monkeypatch: pyte
     assert not torch.equal(noisy, clean)
 
 
+def test_a_share_of_the_clips_is_predicted_from_the_last_frame_alone_and_only_while_training(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    objective, batch = objective_of(replace(ALL, drop_past=0.5)), batch_of(4)
+    seen, forward = [], objective.model.decoder.forward
+    monkeypatch.setattr(objective.model.decoder, "forward", lambda *given: seen.append(given[0]) or forward(*given))
+    for mode in (True, False):
+        objective.train(mode)(batch)
+    codes = torch.cat((batch.picture, batch.sound), 2)
+    with torch.no_grad():
+        whole = objective.model.states(codes, batch.has_sound)[:, :-1]
+        alone = [objective.model.states(codes[:, t : t + 1], batch.has_sound)[:, 0] for t in range(whole.shape[1])]
+    dropped, kept = (state.detach().unflatten(0, whole.shape[:2]) for state in seen)
+    torch.testing.assert_close(kept, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(dropped[:2], whole[:2], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(dropped[2:], torch.stack(alone, 1)[2:], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("troubled", [{"context_noise": 0.9}, {"own_context": 1.0, "own_context_from": 0.0}])
 def test_mismatched_views_have_the_same_pictures_as_the_matched_ones(troubled: dict, monkeypatch: pytest.MonkeyPatch):
     # Else a head could tell them apart by whether the pictures are corrupted, without listening.

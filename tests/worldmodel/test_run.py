@@ -137,6 +137,7 @@ def test_weights_of_another_model_are_refused_in_one_line(whole_run: WholeRun, t
         ),
         ("model", {"own_context": 1.5}, "model.own_context=1.5 is out of range: it must be from 0 to 1"),
         ("model", {"own_context_from": -0.1}, "model.own_context_from=-0.1 is out of range"),
+        ("model", {"drop_past": -0.1}, "model.drop_past=-0.1 is out of range"),
         ("model", {"context_noise": 2.0}, "model.context_noise=2.0 is out of range"),
         ("heads", {"view_share": 1.1}, "heads.view_share=1.1 is out of range: it must be above 0 and at most 1"),
         ("heads", {"mismatched_share": 0.0}, "heads.mismatched_share=0.0 is out of range"),

@@ -62,6 +62,15 @@ def test_frame_by_frame_with_a_cache_equals_whole_clips_far_past_the_window(wind
     torch.testing.assert_close(states, trunk(tokens), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("window_frames", [1, 2, 5])
+@torch.no_grad()
+def test_several_frames_at_a_time_with_a_cache_equal_whole_clips(window_frames: int):
+    trunk, tokens, cache = make_trunk(window_frames), make_tokens(13), TrunkCache()
+    parts = [trunk.read(part, cache) for part in tokens.split([3, 1, 7, 2], 1)]
+    torch.testing.assert_close(torch.cat(parts, 1), trunk(tokens), atol=1e-5, rtol=1e-5)
+    assert cache.num_frames == 13
+
+
 @pytest.mark.parametrize("window_frames", [1, 2, 4])
 @torch.no_grad()
 def test_the_cache_never_grows_beyond_the_window_less_one_frame(window_frames: int):

@@ -74,7 +74,7 @@ def uncached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> I
 def raster(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
     """The trunk as ours, the decoder code by code."""
     decoder, cache, codes = Raster(model.decoder), model.start(), prompt[:, -1]
-    state = [model.step(frame, NO_SOUND, cache) for frame in prompt.unbind(1)][-1]
+    state = model.read(prompt, NO_SOUND, cache)
     while True:
         codes = imagine_frame(decoder, state, codes, DRAWN, generator)
         yield codes

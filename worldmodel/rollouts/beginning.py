@@ -59,7 +59,7 @@ def begin_from_video(run: Run, settings: RolloutSettings, device: torch.device) 
     seed = settings.seed or 0
     generator = torch.Generator(device).manual_seed(seed)
     rollout = RolloutCodes(
-        codes=codes.repeat(settings.num_samples, 1, 1),
+        codes=codes.repeat(settings.num_rollouts, 1, 1),
         num_prompt_frames=num_context,
         start_seconds=float(clip.seconds[0]),
         has_sound=clip.sound is not None,
@@ -87,12 +87,12 @@ def begin_from_codes(run: Run, settings: RolloutSettings, device: torch.device) 
     path = Path(settings.continue_from or "")
     earlier = load_codes(path, run.fingerprint, run.model.decoder.scales)
     num_there = len(earlier.codes)
-    if settings.num_samples != 1 and num_there not in (1, settings.num_samples):
+    if settings.num_rollouts != 1 and num_there not in (1, settings.num_rollouts):
         raise SettingsError(
-            f"num_samples={settings.num_samples}, but {path} holds {num_there} rollouts: all of them go on, give 1"
+            f"num_rollouts={settings.num_rollouts}, but {path} holds {num_there} rollouts: all of them go on, give 1"
         )
     if num_there == 1:
-        earlier = replace(earlier, codes=earlier.codes.repeat(settings.num_samples, 1, 1))
+        earlier = replace(earlier, codes=earlier.codes.repeat(settings.num_rollouts, 1, 1))
     generator, notes = torch.Generator(device), []
     if settings.seed is not None:
         earlier = replace(earlier, seed=settings.seed)

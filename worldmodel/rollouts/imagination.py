@@ -63,8 +63,13 @@ def imagine_frames(
     generator: torch.Generator,
     progress: bool = False,
 ) -> Int[Tensor, "batch horizon code"]:
-    """Codes of the frames after these, on the CPU, with a bar that shows frames per second."""
-    frames = islice(roll_out(model, codes, has_sound, sampling, generator), horizon)
+    """Codes of the frames after these, on the CPU, with a bar that shows frames per second.
+
+    Rollouts of one prompt share the reading of it.
+    """
+    num_rollouts = len(codes) if bool((codes == codes[:1]).all() and (has_sound == has_sound[:1]).all()) else 1
+    codes, has_sound = codes[::num_rollouts], has_sound[::num_rollouts]
+    frames = islice(roll_out(model, codes, has_sound, sampling, generator, num_rollouts=num_rollouts), horizon)
     bar = tqdm(frames, "imagining", horizon, unit="frame", disable=not progress)
     # Copying every frame to the CPU waits for it, so the bar's rate is that of finished frames.
     return torch.stack([frame.cpu() for frame in bar], 1)
@@ -118,7 +123,7 @@ def check_settings(settings: RolloutSettings) -> None:
     Raises:
         SettingsError: names the setting, its value and what was expected.
     """
-    for name in ("horizon", "context_frames", "num_samples"):
+    for name in ("horizon", "context_frames", "num_rollouts"):
         if getattr(settings, name) < 1:
             raise SettingsError(f"{name}={getattr(settings, name)} is out of range: it must be 1 or more")
     if settings.start_seconds < 0:

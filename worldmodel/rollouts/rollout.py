@@ -64,6 +64,10 @@ class FrameModel(Protocol):
         """State after one more frame."""
         ...
 
+    def read(self, codes: Tensor, has_sound: Tensor, cache: ModelCache) -> Tensor:
+        """State after several more frames, (batch, frame, code)."""
+        ...
+
 
 @torch.no_grad()
 def imagine_frame(
@@ -72,12 +76,21 @@ def imagine_frame(
     previous: Int[Tensor, "batch code"],
     sampling: SamplingSettings,
     generator: torch.Generator | None = None,
+    alone: Float[Tensor, "batch token dim"] | None = None,
 ) -> Int[Tensor, "batch code"]:
-    """Codes of the frame after `state`, scale by scale."""
-    codes, cache = torch.zeros_like(previous), decoder.start(state)
+    """Codes of the frame after `state`, scale by scale; of a preview all but the coarsest as in the previous frame.
+
+    With guidance the logits are pulled away from those of `alone`, the state of a model that saw the last frame alone
+    (classifier-free guidance: Ho and Salimans 2022), so that the frame has more of what the past says.
+    """
+    codes, cache = previous.clone(), decoder.start(state)
+    apart = None if alone is None else decoder.start(alone)
     threshold = torch.rand(len(codes), 1, generator=generator, device=codes.device)
-    for level, columns in enumerate(decoder.slices):
+    for level, columns in enumerate(decoder.slices[: sampling.preview_scales or None]):
         logits = decoder.step(state, previous, codes, cache)
+        if alone is not None and apart is not None:
+            without = decoder.step(alone, previous, codes, apart)
+            logits = without + sampling.guidance * (logits - without)
         if 0 <= decoder.finest_level - level < sampling.moved_scales:
             chosen = move_codes(logits, sampling, level, decoder.vectors(level), previous[:, columns], threshold)
         else:
@@ -94,23 +107,29 @@ def roll_out(
     sampling: SamplingSettings,
     generator: torch.Generator | None = None,
     cached: bool = True,
-) -> Iterator[Int[Tensor, "batch code"]]:
+    num_rollouts: int = 1,
+) -> Iterator[Int[Tensor, "rollout code"]]:
     """Endless frames after the prompt, at constant cost per frame; stop asking when there are enough.
 
     `cached=False` recomputes the states of all frames for every new one: the slow reference for tests and benchmarks.
+    Of every prompt there are `num_rollouts`, next to each other, and the prompt is read once for all of them.
     """
+    if not cached:
+        prompt = prompt.repeat_interleave(num_rollouts, 0)
     frames = list(prompt.unbind(1))
     cache = model.start()
     state = None
     if cached:
-        for codes in frames:
-            state = model.step(codes, has_sound, cache)
-        frames = frames[-1:]
+        state = model.read(prompt, has_sound, cache).repeat_interleave(num_rollouts, 0)
+        cache.branch(num_rollouts)
+        frames = [frames[-1].repeat_interleave(num_rollouts, 0)]
+    has_sound = has_sound.repeat_interleave(num_rollouts)
     while True:
         if not cached:
             state = model.states(torch.stack(frames, 1), has_sound)[:, -1]
         assert state is not None, "a prompt has at least one frame"
-        codes = imagine_frame(model.decoder, state, frames[-1], sampling, generator)
+        alone = None if sampling.guidance == 1 else model.states(frames[-1][:, None], has_sound)[:, 0]
+        codes = imagine_frame(model.decoder, state, frames[-1], sampling, generator, alone)
         yield codes
         if cached:
             state, frames = model.step(codes, has_sound, cache), [codes]

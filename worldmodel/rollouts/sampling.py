@@ -1,5 +1,6 @@
-"""Codes from logits: drawn one by one, or moved together; temperature, top-k and top-p for all scales or for each."""
+"""Codes from logits: drawn one by one, or moved together; temperature, top-k, top-p, min-p for all scales or each."""
 
+import math
 from typing import TypeVar
 
 import torch
@@ -28,6 +29,13 @@ def check_sampling(settings: SamplingSettings, num_scales: int) -> None:
         "temperature": (settings.temperature, lambda value: value >= 0, "0 or more"),
         "top_k": (settings.top_k, lambda value: value >= 0, "0 (all codes) or more"),
         "top_p": (settings.top_p, lambda value: 0 < value <= 1, "above 0 and at most 1"),
+        "min_p": (settings.min_p, lambda value: 0 <= value <= 1, "0 (all codes) to 1"),
+        "guidance": ([settings.guidance], lambda value: 0 <= value < math.inf, "0 or more; 1 is none"),
+        "preview_scales": (
+            [settings.preview_scales],
+            lambda value: 0 <= value <= num_scales,
+            f"0 (no preview) to {num_scales}",
+        ),
         "moved_scales": ([settings.moved_scales], lambda value: value >= 0, "0 (all scales are drawn) or more"),
     }
     for name, (values, allowed, expected) in rules.items():
@@ -80,14 +88,19 @@ def move_codes(
 
 
 def _restricted(logits: Tensor, settings: SamplingSettings, scale: int) -> Tensor:
-    """Logits after temperature, top-k and top-p; at temperature 0 as they are."""
+    """Logits after temperature, top-k, top-p and min-p; at temperature 0 as they are."""
     temperature = _of_scale(settings.temperature, scale)
     logits = logits.float() / (temperature or 1.0)
     top_k, top_p = _of_scale(settings.top_k, scale), _of_scale(settings.top_p, scale)
     if 0 < top_k < logits.shape[-1]:
         values, order = logits.topk(top_k, -1)  # by place, not by value: ties do not let more codes in
         logits = torch.full_like(logits, -torch.inf).scatter(-1, order, values)
-    return _keep_nucleus(logits, top_p) if top_p < 1 else logits
+    logits = _keep_nucleus(logits, top_p) if top_p < 1 else logits
+    min_p = _of_scale(settings.min_p, scale)
+    if min_p > 0:
+        least = logits.amax(-1, keepdim=True) + math.log(min_p)
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    return logits
 
 
 def _keep_nucleus(logits: Tensor, top_p: float) -> Tensor:

@@ -61,7 +61,7 @@ def test_a_missing_prompt_is_refused(tmp_path: Path):
 
 def test_the_codes_of_a_context_know_nothing_of_what_follows(video: str):
     run = tiny_run()
-    beginning = begin_from_video(run, settings(prompt=video, num_samples=2, start_seconds=0.3), CPU)
+    beginning = begin_from_video(run, settings(prompt=video, num_rollouts=2, start_seconds=0.3), CPU)
     assert beginning.truth is not None
     frames = to_float(beginning.truth.frames[None, :3])
     assert beginning.truth.sound is not None
@@ -75,13 +75,13 @@ def test_the_codes_of_a_context_know_nothing_of_what_follows(video: str):
 
 def test_one_rollout_branches_into_many_and_many_go_on_as_many(video: str, tmp_path: Path):
     one = saved(tmp_path / "one", video)
-    assert len(begin_from_codes(tiny_run(), settings(continue_from=one, num_samples=4), CPU).rollout.codes) == 4
-    two = saved(tmp_path / "two", video, num_samples=2)
-    for num_samples in (1, 2):
-        beginning = begin_from_codes(tiny_run(), settings(continue_from=two, num_samples=num_samples), CPU)
+    assert len(begin_from_codes(tiny_run(), settings(continue_from=one, num_rollouts=4), CPU).rollout.codes) == 4
+    two = saved(tmp_path / "two", video, num_rollouts=2)
+    for num_rollouts in (1, 2):
+        beginning = begin_from_codes(tiny_run(), settings(continue_from=two, num_rollouts=num_rollouts), CPU)
         assert len(beginning.rollout.codes) == 2
-    with pytest.raises(SettingsError, match="num_samples=3, but .*two holds 2 rollouts: all of them go on, give 1"):
-        begin_from_codes(tiny_run(), settings(continue_from=two, num_samples=3), CPU)
+    with pytest.raises(SettingsError, match="num_rollouts=3, but .*two holds 2 rollouts: all of them go on, give 1"):
+        begin_from_codes(tiny_run(), settings(continue_from=two, num_rollouts=3), CPU)
 
 
 def test_draws_go_on_where_they_stopped_unless_a_seed_is_given(video: str, tmp_path: Path):

@@ -79,7 +79,7 @@ def test_the_comparison_names_the_horizons_that_the_video_still_covers(video: st
 def test_a_rollout_in_two_parts_is_the_rollout_in_one(sampling: SamplingSettings, video: str, tmp_path: Path):
     run = tiny_run()
     whole, first, rest = (tmp_path / f"{name}.mp4" for name in ("whole", "first", "rest"))
-    several: dict[str, Any] = {"num_samples": 2, "sampling": sampling}
+    several: dict[str, Any] = {"num_rollouts": 2, "sampling": sampling}
     compared = roll(run, whole, prompt=video, horizon=12, seed=5, **several)
     roll(run, first, prompt=video, horizon=6, seed=5, **several)
     continued = str(first.with_suffix(".codes.safetensors"))
@@ -113,7 +113,7 @@ def test_seeds_decide_the_draws(video: str, tmp_path: Path):
 
 
 def test_several_rollouts_share_the_prompt_and_differ_after_it(video: str, tmp_path: Path):
-    lines = roll(tiny_run(sound=False), tmp_path / "out.mp4", prompt=video, num_samples=3)
+    lines = roll(tiny_run(sound=False), tmp_path / "out.mp4", prompt=video, num_rollouts=3)
     assert [Path(line.split(": ")[0]).name for line in lines[:3]] == ["out_0.mp4", "out_1.mp4", "out_2.mp4"]
     codes = codes_of(tmp_path / "out.mp4")
     assert codes[:, :3].equal(codes[:1, :3].expand(3, -1, -1))
@@ -147,7 +147,7 @@ def test_a_prompt_without_sound_is_told_to_the_model_and_to_the_user(tmp_path: P
     [
         ({"horizon": 0}, "horizon=0 is out of range: it must be 1 or more"),
         ({"context_frames": 0}, "context_frames=0 is out of range"),
-        ({"num_samples": -1}, "num_samples=-1 is out of range"),
+        ({"num_rollouts": -1}, "num_rollouts=-1 is out of range"),
         ({"start_seconds": -0.5}, "start_seconds=-0.5 is out of range: it must be 0 or more"),
         ({"prompt": None}, "neither a prompt nor codes to continue"),
         ({"out": "film.avi"}, r"out=film.avi: the name must end with \.mp4"),

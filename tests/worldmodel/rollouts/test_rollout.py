@@ -1,5 +1,5 @@
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from worldmodel.decoder import DecoderCache
 from worldmodel.layout import Pyramid, Scale
 from worldmodel.model import ModelCache
 from worldmodel.rollouts.rollout import FrameModel, imagine_frame, roll_out
-from worldmodel.rollouts.sampling import move_codes
+from worldmodel.rollouts.sampling import move_codes, sample_codes
 from worldmodel.settings import SamplingSettings
 
 GREEDY = SamplingSettings(temperature=[0.0])
@@ -110,6 +110,56 @@ def test_the_finest_scales_move_together_and_the_others_are_drawn(moved_scales: 
     assert moved == [level >= 3 - moved_scales for level in range(3)] + [False, False]
 
 
+@pytest.mark.parametrize("preview_scales", [1, 2])
+@torch.no_grad()
+def test_a_preview_is_a_loop_over_the_coarsest_scales_that_keeps_the_others(preview_scales: int):
+    model = tiny_model(sound=True)
+    decoder, codes = model.decoder, random_codes(2, CONTEXT, model.num_codes)
+    sampling = SamplingSettings(moved_scales=0, preview_scales=preview_scales)
+    frames = imagined(model, codes, 3, True, sampling)
+    generator, seen = torch.Generator().manual_seed(5), codes
+    for frame in frames.unbind(1):
+        state, expected = model.states(seen, yes(2))[:, -1], seen[:, -1].clone()
+        torch.rand(2, 1, generator=generator)  # what scales that move together would share
+        for level in range(preview_scales):
+            logits = decoder(state, seen[:, -1], expected)[level].logits
+            expected[:, decoder.slices[level]] = sample_codes(logits, sampling, level, generator)
+        assert torch.equal(frame, expected)
+        seen = torch.cat((seen, frame[:, None]), 1)
+    assert (
+        frames[:, :, decoder.slices[preview_scales].start :] == codes[:, -1:, 1 if preview_scales == 1 else 5 :]
+    ).all()
+
+
+@torch.no_grad()
+def test_guidance_is_a_loop_over_scales_with_and_without_the_past():
+    model = tiny_model(sound=True)
+    decoder, codes = model.decoder, random_codes(2, CONTEXT, model.num_codes)
+    (frame,) = imagined(model, codes, 1, True, replace(GREEDY, moved_scales=0, guidance=2.5)).unbind(1)
+    previous, expected = codes[:, -1], torch.zeros_like(frame)
+    states = model.states(codes, yes(2))[:, -1], model.states(codes[:, -1:], yes(2))[:, 0]
+    for level, columns in enumerate(decoder.slices):
+        logits, without = (decoder(state, previous, expected)[level].logits for state in states)
+        expected[:, columns] = (2.5 * logits - 1.5 * without).argmax(-1)
+    assert torch.equal(frame, expected)
+    assert not torch.equal(frame, imagined(model, codes, 1, True, GREEDY)[:, 0])
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SamplingSettings(guidance=1.5)])
+def test_rollouts_of_one_prompt_share_its_reading_and_are_those_of_as_many_prompts(
+    sampling: SamplingSettings, monkeypatch: pytest.MonkeyPatch
+):
+    model = tiny_model(sound=True)
+    prompt, reads, read = random_codes(2, CONTEXT, model.num_codes), [], model.read
+    monkeypatch.setattr(model, "read", lambda codes, *given: reads.append(codes.shape[:2]) or read(codes, *given))
+    frames = roll_out(model, prompt, yes(2), sampling, torch.Generator().manual_seed(5), num_rollouts=3)
+    shared = torch.stack(list(itertools.islice(frames, 4)), 1)
+    assert reads == [(2, CONTEXT)] + [(6, 1)] * 3  # no frame is read twice
+    assert torch.equal(shared, imagined(model, prompt.repeat_interleave(3, 0), 4, True, sampling))
+    anew = roll_out(model, prompt, yes(2), sampling, torch.Generator().manual_seed(5), False, 3)
+    assert torch.equal(shared, torch.stack(list(itertools.islice(anew, 4)), 1))
+
+
 def test_nothing_is_kept_for_a_gradient():
     model = tiny_model()
     cache = model.start()
@@ -177,6 +227,9 @@ class CountingModel:
         cache.trunk.num_frames += 1
         self.seen.append(float(number[0]))
         return torch.stack((cache.first, torch.full_like(number, cache.trunk.num_frames)), -1)[:, None].float()
+
+    def read(self, codes: Tensor, has_sound: Tensor, cache: ModelCache) -> Tensor:
+        return [self.step(frame, has_sound, cache) for frame in codes.unbind(1)][-1]
 
 
 def codes_of(numbers: Tensor) -> Tensor:

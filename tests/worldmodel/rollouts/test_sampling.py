@@ -67,6 +67,18 @@ def test_frequencies_follow_a_naive_reference(tenths: list[int], temperature: fl
     assert ((drawn - expected).abs() <= 5 * (expected * (1 - expected) / NUM_DRAWS).sqrt() + 1e-3).all()
 
 
+@pytest.mark.parametrize("min_p", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_frequencies_follow_min_p_as_a_naive_loop_finds_it(min_p: float, temperature: float):
+    values = [0.0, 0.7, 1.9, -1.0, 2.5, 0.2]
+    chances = softmax([value / temperature for value in values])
+    kept = [chance if chance >= min_p * max(chances) else 0.0 for chance in chances]
+    expected = torch.tensor([chance / sum(kept) for chance in kept])
+    drawn = frequencies(values, SamplingSettings(temperature=[temperature], min_p=[min_p]))
+    assert (drawn[expected == 0] == 0).all()
+    assert ((drawn - expected).abs() <= 5 * (expected * (1 - expected) / NUM_DRAWS).sqrt() + 1e-3).all()
+
+
 def test_frequencies_follow_the_softmax_by_chi_square():
     values, num_draws = [0.0, 0.5, 1.0, 1.5, 2.0, -1.0, -0.5, 0.25], 50_000
     expected = torch.tensor(softmax(values))
@@ -134,6 +146,10 @@ def test_the_defaults_pass_the_check(num_scales: int):
         ({"top_k": [0, 1, -1]}, r"top_k=-1 is out of range: it must be 0 \(all codes\) or more"),
         ({"top_p": [0.0]}, "top_p=0.0 is out of range: it must be above 0 and at most 1"),
         ({"moved_scales": -1}, r"moved_scales=-1 is out of range: it must be 0 \(all scales are drawn\) or more"),
+        ({"min_p": [1.5]}, r"min_p=1.5 is out of range: it must be 0 \(all codes\) to 1"),
+        ({"guidance": -1.0}, "guidance=-1.0 is out of range: it must be 0 or more; 1 is none"),
+        ({"guidance": math.inf}, "guidance=inf is out of range"),
+        ({"preview_scales": 4}, r"preview_scales=4 is out of range: it must be 0 \(no preview\) to 3"),
         ({"top_p": [1.1]}, "top_p=1.1 is out of range: it must be above 0 and at most 1"),
     ],
 )
