@@ -74,9 +74,10 @@ class Positions(Dataset):
             with self.journal.timed("collate"):
                 batch = self.source.collate(items)
         self.journal.count("read", len(positions))
-        if get_worker_info() is not None:
-            with self.journal.timed("hand_over"):
-                share(batch)
+        if get_worker_info() is None:
+            return Part(batch, self.journal.take(), 0)  # only workers are replaced when they grow
+        with self.journal.timed("hand_over"):
+            share(batch)
         return Part(batch, self.journal.take(), own_memory_bytes())
 
     def generators_of(self, positions: list[int]) -> Iterator[np.random.Generator]:
@@ -86,8 +87,9 @@ class Positions(Dataset):
         """
         bits = np.random.Philox(key=[self.seed, 0])
         generator, state = np.random.Generator(bits), bits.state
+        key = state["state"]["key"]
         for position in positions:
-            state["state"]["key"] = np.array([self.seed, position], np.uint64)
+            key[1] = position
             bits.state = state
             yield generator
 

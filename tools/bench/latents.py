@@ -5,25 +5,37 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from streams.errors import UserError
-from streams.loader import Loader
-from streams.settings import LoaderSettings
 from tools.bench import machine, report
-from tools.bench.peers.rows import CONTENDERS, FIELDS, MODULES, Contender, Ours, random_rows
+from tools.bench.peers.records import LitData, Lmdb, Mds, NpyPerFrame, WebDataset
+from tools.bench.peers.rows import FIELDS, ByNumber, Contender, Memmap, Ours, ZarrIndexing, random_rows
 from tools.bench.race import Finding, Race, Work, cpu_seconds, take_turns
 from tools.bench.settings import LatentsSettings
 from tools.bench.streams import line_of, print_tables, write
 from worldmodel.cache.info import CacheInfo
+from worldmodel.cache.latents import CodeBatch
 from worldmodel.layout import Pyramid, Scale
 
+CONTENDERS: dict[str, Callable[[Path, CacheInfo], Contender]] = {
+    "ours": Ours,
+    "memmap": Memmap,
+    "zarr": ZarrIndexing,
+    "npy": NpyPerFrame,
+    "lmdb": Lmdb,
+    "mds": Mds,
+    "litdata": LitData,
+    "webdataset": WebDataset,
+}
+MODULES = {"lmdb": "lmdb", "mds": "streaming", "litdata": "litdata", "webdataset": "webdataset"}
 NUM_PARTS = 8  # of a round, between which contenders take turns
 CHECK_EVERY = 16  # clips, between looks at the clock
 
@@ -87,27 +99,24 @@ def info_of(settings: LatentsSettings) -> CacheInfo:
 
 
 def races_of(folder: Path, info: CacheInfo, names: Sequence[str], settings: LatentsSettings) -> Iterator[Race]:
-    """Single clips, batches, and a shuffled epoch as training reads it."""
+    """Single clips and batches of those that read clips by number, and a shuffled epoch as training reads it."""
     opened = {name: CONTENDERS[name](folder, info) for name in names}
-    require_same(opened, settings)
-    for (
-        contender
-    ) in opened.values():  # after the cold reads all must come from the disk again; that is not measured here
-        for start in range(0, settings.num_clips, settings.batch):
-            contender.read_batch(list(range(start, min(start + settings.batch, settings.num_clips))))
-    for task, reads in (
-        ("latents: single clips", single_clips),
-        (f"latents: batches of {settings.batch}", batches),
-        ("latents: epoch", epochs),
-    ):
+    require_same(opened, settings)  # also reads all: after the cold reads that comes from the disk, and is not measured
+    tasks: dict[str, Callable[[Any, int, LatentsSettings], Iterator[int]]] = {
+        "latents: single clips": single_clips,
+        f"latents: batches of {settings.batch}": batches,
+        "latents: epoch": epochs,
+    }
+    for task, reads in tasks.items():
         runners = {
             name: lambda number, contender=contender, reads=reads: slices(reads(contender, number, settings), settings)
             for name, contender in opened.items()
+            if reads is epochs or isinstance(contender, ByNumber)
         }
         yield Race(task, f"{settings.num_clips} clips", "clips", take_turns(runners, settings.rounds))
 
 
-def single_clips(contender: Contender, number: int, settings: LatentsSettings) -> Iterator[int]:
+def single_clips(contender: ByNumber, number: int, settings: LatentsSettings) -> Iterator[int]:
     """Reads clips drawn at random, one by one; yields how many at a time."""
     generator = np.random.default_rng(number)
     while True:
@@ -116,7 +125,7 @@ def single_clips(contender: Contender, number: int, settings: LatentsSettings) -
             yield 1
 
 
-def batches(contender: Contender, number: int, settings: LatentsSettings) -> Iterator[int]:
+def batches(contender: ByNumber, number: int, settings: LatentsSettings) -> Iterator[int]:
     """Reads batches of clips drawn at random."""
     generator = np.random.default_rng(number)
     while True:
@@ -125,18 +134,10 @@ def batches(contender: Contender, number: int, settings: LatentsSettings) -> Ite
 
 
 def epochs(contender: Contender, number: int, settings: LatentsSettings) -> Iterator[int]:
-    """Reads all clips in shuffled order: ours by the loader of a training, the others in permutations of numpy."""
-    if isinstance(contender, Ours):
-        loader = Loader(contender.source, LoaderSettings(batch_size=settings.batch, num_workers=0), seed=number)
-        while True:
-            next(loader)  # and dropped at once, as by the others: memory that is used again is warm
-            yield settings.batch
-    generator, order = np.random.default_rng(number), list[int]()
+    """Reads all clips in shuffled order."""
+    read = contender.epochs(settings.num_clips, settings.batch, number)
     while True:
-        if len(order) < settings.batch:
-            order += generator.permutation(settings.num_clips).tolist()
-        chosen, order = order[: settings.batch], order[settings.batch :]
-        contender.read_batch(chosen)
+        next(read)  # and dropped at once: memory that is used again is warm
         yield settings.batch
 
 
@@ -159,6 +160,8 @@ def cold_reads(
     os.sync()  # what is not on the disk yet cannot be forgotten
     for name in names:
         contender = CONTENDERS[name](folder, info)
+        if not isinstance(contender, ByNumber):
+            continue
         forget(folder)
         before = bytes_read()
         for clip in clips:
@@ -186,13 +189,26 @@ def bytes_read() -> int:
 
 
 def require_same(opened: dict[str, Contender], settings: LatentsSettings) -> None:
-    """Whoever reads something else is not in the race."""
-    clips = np.random.default_rng(1).integers(settings.num_clips, size=5).tolist()
-    for clip in clips:
-        for name, contender in opened.items():
-            _compare(name, vars(contender.read(clip)), vars(opened["ours"].read_batch([clip])))
+    """Whoever reads something else is not in the race: every clip by number, and an epoch with every clip once."""
+    everything, size = list(range(settings.num_clips)), settings.batch
+    ours = opened["ours"]
+    assert isinstance(ours, ByNumber)
+    wanted, clip_of = [], dict[bytes, int]()
+    for start in range(0, settings.num_clips, size):
+        wanted.append(ours.read_batch(everything[start : start + size]))
+        clip_of |= {key: start + row for row, key in enumerate(_keys(wanted[-1]))}
     for name, contender in opened.items():
-        _compare(name, vars(contender.read_batch(clips)), vars(opened["ours"].read_batch(clips)))
+        if isinstance(contender, ByNumber):
+            _compare(name, contender.read(3), ours.read_batch([3]))
+            for start, batch in zip(everything[::size], wanted, strict=True):
+                _compare(name, contender.read_batch(everything[start : start + size]), batch)
+        read, found = contender.epochs(settings.num_clips, size, seed=0), list[int]()
+        for _ in range(settings.num_clips // size):
+            batch = next(read)
+            clips = [clip_of[key] for key in _keys(batch)]
+            _compare(name, batch, ours.read_batch(clips))
+            found += clips
+        assert len(set(found)) == len(found), (name, "reads clips of an epoch twice")
 
 
 def told(results: Iterator[Race] | Iterator[Finding]) -> Iterator:
@@ -202,7 +218,11 @@ def told(results: Iterator[Race] | Iterator[Finding]) -> Iterator:
         yield result
 
 
-def _compare(name: str, read: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
-    for field, tensor in wanted.items():
-        assert read[field].dtype == tensor.dtype, (name, field)
-        assert torch.equal(read[field], tensor), (name, field)
+def _keys(batch: CodeBatch) -> list[bytes]:
+    return [codes.numpy().tobytes() for codes in batch.picture]
+
+
+def _compare(name: str, read: CodeBatch, wanted: CodeBatch) -> None:
+    for field, tensor in vars(wanted).items():
+        assert getattr(read, field).dtype == tensor.dtype, (name, field)
+        assert torch.equal(getattr(read, field), tensor), (name, field)

@@ -46,6 +46,8 @@ REQUIREMENTS = (
     Requirement("sound against picture", "sync", 5, 1, unit="ms", lower=True),
     Requirement("2 workers / 1 worker, clips per second", "workers", 1.8, 1.9),
     Requirement("random clips of a cache / numpy memmap", "latents: single", 0.8, 0.95, "memmap"),
+    Requirement("random clips of a cache / zarr's own indexing", "latents: single", 100, 100, "zarr"),
+    Requirement("random clips of a cache / MosaicML's MDS", "latents: single", 5, 5, "mds"),
     Requirement("random batches of a cache / numpy memmap", "latents: batches", 0.5, 0.8, "memmap"),
     Requirement("shuffled epoch of a cache, by our loader / numpy memmap", "latents: epoch", 0.5, 0.9, "memmap"),
     Requirement("bytes read for clips that are not in memory / theirs", "latents: cold", 2.0, 1.4, lower=True),

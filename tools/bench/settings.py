@@ -46,7 +46,8 @@ class LatentsSettings:
         vocabulary: codes of every scale.
         thumbnail: rows and columns of the thumbnails.
         batch: clips of one batch.
-        peers: which of memmap, zarr, npy, lmdb and mds; those that are not installed are named and passed over.
+        peers: which of memmap, zarr, npy, lmdb, mds, litdata and webdataset; those that are not installed are named and
+            passed over.
         folder: where the caches are kept while they are measured; must be on the disk that is of interest.
         output: file of all numbers (JSON); latents_DATE.json in the folder above if empty.
         rounds: times that everything is measured; contenders take turns.
@@ -61,7 +62,7 @@ class LatentsSettings:
     vocabulary: int = 1024
     thumbnail: int = 32
     batch: int = 64
-    peers: list[str] = field(default_factory=lambda: ["memmap", "zarr", "npy", "lmdb", "mds"])
+    peers: list[str] = field(default_factory=lambda: ["memmap", "zarr", "npy", "lmdb", "mds", "litdata", "webdataset"])
     folder: str = "~/.cache/worldmodel-bench"
     output: str = ""
     rounds: int = 7

@@ -59,13 +59,13 @@ class MappedRows:
         """A part of each of several rows, all parts as long; copied once, but a single one is a read-only view."""
         if len(rows) == 1:
             return self[rows[0]][cuts[0]][None]
-        gathered = np.empty((len(rows), cuts[0].stop - cuts[0].start, *self.row_shape[1:]), self.dtype)
         chunk_rows, kept = self.chunk_rows, self._maps.get  # looked up once: the loop is as fast as its lines are few
-        for place, row in enumerate(rows):
+        parts = []
+        for row, cut in zip(rows, cuts, strict=True):
             chunk, offset = divmod(row, chunk_rows)
             mapped = kept(chunk)
-            gathered[place] = (self._map(chunk) if mapped is None else mapped)[offset, cuts[place]]
-        return gathered
+            parts.append((self._map(chunk) if mapped is None else mapped)[offset, cut])
+        return np.concatenate(parts).reshape(len(rows), -1, *self.row_shape[1:])  # copied by C, not by the loop
 
     def to_array(self) -> np.ndarray:
         """All rows as one array in memory; for the small ones."""

@@ -1,12 +1,16 @@
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tools.bench.__main__ import main
-from tools.bench.latents import bytes_read, chosen_peers, forget
+from tools.bench.latents import bytes_read, chosen_peers, forget, info_of, require_same
+from tools.bench.peers.rows import Memmap, Ours, random_rows
 from tools.bench.settings import LatentsSettings
+from worldmodel.cache.latents import CodeBatch
 
 TINY = ["--num_clips=20", "--num_frames=4", "--side=2", "--thumbnail=4", "--batch=3", "--rounds=1"]
 
@@ -57,3 +61,17 @@ def test_what_was_forgotten_comes_from_the_disk_again(tmp_path: Path):
     if found == 0:
         pytest.skip("the folder is in memory")
     assert found >= 2**20
+
+
+def test_who_reads_a_clip_of_an_epoch_twice_is_found(tmp_path: Path):
+    class Stuck(Memmap):
+        def epochs(self, num_clips: int, batch: int, seed: int) -> Iterator[CodeBatch]:
+            return itertools.repeat(self.read_batch(range(batch)))
+
+    settings = LatentsSettings(num_clips=20, num_frames=4, side=2, thumbnail=4, batch=5)
+    info = info_of(settings)
+    rows = random_rows(info, settings)
+    Ours.write(tmp_path, info, rows)
+    Memmap.write(tmp_path, info, rows)
+    with pytest.raises(AssertionError, match="reads clips of an epoch twice"):
+        require_same({"ours": Ours(tmp_path, info), "memmap": Stuck(tmp_path, info)}, settings)

@@ -1,18 +1,19 @@
 """Ways of keeping clips of codes: ours, a plain memmap, and what others use; all give the same batch.
 
 A contender is written once into a folder, from rows by array as a latent cache has them; then it reads clips
-by number.
+by number, where it can, and epochs of all of them.
 """
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import zarr
 
+from streams.loader import Loader
+from streams.settings import LoaderSettings
 from tools.bench.settings import LatentsSettings
 from worldmodel.cache.info import CacheInfo
 from worldmodel.cache.latents import CodeBatch, LatentSource
@@ -32,6 +33,15 @@ FIELDS = {
 
 class Contender(Protocol):
     """One way of keeping clips."""
+
+    def epochs(self, num_clips: int, batch: int, seed: int) -> Iterator[CodeBatch]:
+        """Batches of shuffled epochs without end, as it reads them for a training."""
+        ...
+
+
+@runtime_checkable
+class ByNumber(Contender, Protocol):
+    """One that also reads any clip that is asked for."""
 
     def read(self, clip: int) -> CodeBatch:
         """One clip as a batch of one."""
@@ -64,8 +74,29 @@ class Ours:
         """Clips stacked."""
         return self.source.read_batch(clips, [self.generator] * len(clips))
 
+    def epochs(self, num_clips: int, batch: int, seed: int) -> Iterator[CodeBatch]:
+        """By the loader of a training."""
+        return Loader(self.source, LoaderSettings(batch_size=batch, num_workers=0), seed)
 
-class Memmap:
+
+class Permuted:
+    """Epochs of those that have no order of their own: permutations of numpy."""
+
+    def read_batch(self, clips: Sequence[int]) -> CodeBatch:
+        """Clips stacked."""
+        raise NotImplementedError
+
+    def epochs(self, num_clips: int, batch: int, seed: int) -> Iterator[CodeBatch]:
+        """Clips by number; a batch may begin in one epoch and end in the next."""
+        generator, order = np.random.default_rng(seed), list[int]()
+        while True:
+            while len(order) < batch:
+                order += generator.permutation(num_clips).tolist()
+            chosen, order = order[:batch], order[batch:]
+            yield self.read_batch(chosen)
+
+
+class Memmap(Permuted):
     """One raw file per array, mapped by numpy."""
 
     def __init__(self, folder: Path, info: CacheInfo) -> None:
@@ -90,7 +121,7 @@ class Memmap:
         return batch_of({name: rows[clips] for name, rows in self.rows.items()})
 
 
-class ZarrIndexing:
+class ZarrIndexing(Permuted):
     """Our files, indexed through zarr."""
 
     def __init__(self, folder: Path, info: CacheInfo) -> None:
@@ -110,15 +141,30 @@ class ZarrIndexing:
 
 
 class Records:
-    """Every clip as one record of bytes; how records are kept is told by those below."""
+    """Every clip as one record of bytes; how records are kept is told by those that are made from it."""
 
     def __init__(self, folder: Path, info: CacheInfo) -> None:
+        self.folder, self.num_frames = folder, info.num_frames
         arrays, self.cuts, start = info.arrays(), {}, 0
         for name in FIELDS:
             shape, dtype = arrays[name]
             size = int(np.prod(shape)) * dtype.itemsize
             self.cuts[name] = (slice(start, start + size), shape, dtype)
             start += size
+
+    def stack(self, records: Iterable[Any]) -> CodeBatch:
+        """The batch of some records."""
+        found = [memoryview(record) for record in records]
+        return batch_of(
+            {
+                name: np.stack([np.frombuffer(record[cut], dtype).reshape(shape) for record in found])
+                for name, (cut, shape, dtype) in self.cuts.items()
+            }
+        )
+
+
+class RecordsByNumber(Records, Permuted):
+    """Records of which any can be had."""
 
     def record(self, clip: int) -> Any:
         """The bytes of one clip."""
@@ -130,94 +176,7 @@ class Records:
 
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
-        found = [memoryview(self.record(clip)) for clip in clips]
-        return batch_of(
-            {
-                name: np.stack([np.frombuffer(record[cut], dtype).reshape(shape) for record in found])
-                for name, (cut, shape, dtype) in self.cuts.items()
-            }
-        )
-
-
-class NpyPerFrame(Records):
-    """One .npy for every frame."""
-
-    def __init__(self, folder: Path, info: CacheInfo) -> None:
-        super().__init__(folder, info)
-        self.folder, self.num_frames = folder / "npy", info.num_frames
-
-    @staticmethod
-    def write(folder: Path, info: CacheInfo, rows: Rows) -> None:
-        """A folder per clip; its record in as many parts as it has frames."""
-        for clip, record in enumerate(records_of(rows)):
-            target = folder / "npy" / str(clip)
-            target.mkdir(parents=True, exist_ok=True)
-            for frame, part in enumerate(np.array_split(np.frombuffer(record, np.uint8), info.num_frames)):
-                np.save(target / f"{frame}.npy", part)
-
-    def record(self, clip: int) -> np.ndarray:
-        """Joins its frames."""
-        return np.concatenate([np.load(self.folder / str(clip) / f"{frame}.npy") for frame in range(self.num_frames)])
-
-
-class Lmdb(Records):
-    """LMDB, one value per clip."""
-
-    def __init__(self, folder: Path, info: CacheInfo) -> None:
-        import lmdb  # type: ignore[import-not-found]
-
-        super().__init__(folder, info)
-        environment = lmdb.open(str(folder / "lmdb"), readonly=True, lock=False, readahead=False)
-        self.values = environment.begin(buffers=True)
-
-    @staticmethod
-    def write(folder: Path, info: CacheInfo, rows: Rows) -> None:
-        """Keeps them."""
-        import lmdb  # type: ignore[import-not-found]
-
-        size = 2 * sum(rows[name].nbytes for name in FIELDS) + 2**24
-        with lmdb.open(str(folder / "lmdb"), map_size=size) as environment, environment.begin(write=True) as values:
-            for clip, record in enumerate(records_of(rows)):
-                values.put(clip.to_bytes(8, "big"), record)
-
-    def record(self, clip: int) -> Any:
-        """The value, mapped."""
-        return self.values.get(clip.to_bytes(8, "big"))
-
-
-class Mds(Records):
-    """MosaicML's streaming shards."""
-
-    def __init__(self, folder: Path, info: CacheInfo) -> None:
-        from streaming import StreamingDataset  # type: ignore[import-not-found]
-
-        super().__init__(folder, info)
-        self.dataset = StreamingDataset(local=str(folder / "mds"), batch_size=1)
-
-    @staticmethod
-    def write(folder: Path, info: CacheInfo, rows: Rows) -> None:
-        """Keeps them."""
-        from streaming import MDSWriter  # type: ignore[import-not-found]
-
-        shutil.rmtree(folder / "mds", ignore_errors=True)
-        with MDSWriter(out=str(folder / "mds"), columns={"record": "bytes"}) as writer:
-            for record in records_of(rows):
-                writer.write({"record": record})
-
-    def record(self, clip: int) -> Any:
-        """The sample's bytes."""
-        return self.dataset[clip]["record"]
-
-
-CONTENDERS: dict[str, Callable[[Path, CacheInfo], Contender]] = {
-    "ours": Ours,
-    "memmap": Memmap,
-    "zarr": ZarrIndexing,
-    "npy": NpyPerFrame,
-    "lmdb": Lmdb,
-    "mds": Mds,
-}
-MODULES = {"lmdb": "lmdb", "mds": "streaming"}
+        return self.stack(self.record(clip) for clip in clips)
 
 
 def batch_of(rows: Rows) -> CodeBatch:
@@ -227,11 +186,6 @@ def batch_of(rows: Rows) -> CodeBatch:
         wide = block.astype(np.int64) if block.dtype == np.uint16 else np.asarray(block)
         made[FIELDS[name]] = torch.from_numpy(wide)
     return CodeBatch(**made)
-
-
-def records_of(rows: Rows) -> list[bytes]:
-    """The bytes of every clip."""
-    return [b"".join(rows[name][clip].tobytes() for name in FIELDS) for clip in range(len(rows["video"]))]
 
 
 def random_rows(info: CacheInfo, settings: LatentsSettings) -> Rows:
