@@ -88,6 +88,7 @@ OTHERS = {
     "tools.fuzz --help": ["--num-files", "--seed", "--first", "--workers", "--limits.seconds_limit"],
     "tools.watch --help": ["address", "--clips.num_frames", "--live.buffer_seconds", "--out", "--seconds"],
     "tools.bench.__main__ --help": ["streams", "latents"],
+    "tools.study.__main__ --help": ["--videos", "--out", "--base.tokenizer", "--variants", "--compare"],
 }
 RESUMED = ["worldmodel.cli tokenizer --help", "worldmodel.cli train --help"]
 
