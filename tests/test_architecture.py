@@ -40,6 +40,7 @@ RANKS = (
     ("tools.bench.footage", "tools.bench.peers"),
     ("tools.bench.tasks",),
     ("worldmodel.__main__", "tools"),
+    ("tools.study",),
 )
 
 DOORS = {

@@ -90,6 +90,7 @@ OTHERS = {
     "tools.fuzz --help": ["--num-files", "--seed", "--first", "--workers", "--limits.seconds_limit"],
     "tools.watch --help": ["address", "--clips.num_frames", "--live.buffer_seconds", "--out", "--seconds"],
     "tools.bench.__main__ --help": ["streams", "latents", "train", "rollout"],
+    "tools.study.__main__ --help": ["--videos", "--out", "--base.tokenizer", "--variants", "--compare"],
 }
 RESUMED = ["worldmodel.cli tokenizer --help", "worldmodel.cli train --help"]
 

@@ -58,6 +58,21 @@ def plot_mels(rows: dict[str, list[Float[np.ndarray, "mel slice"]]], seconds: fl
     save(figure, path)
 
 
+def plot_tradeoff(points: dict[str, tuple[float, float]], curves: Sequence[Sequence[str]], path: Path) -> None:
+    """Bits per frame against PSNR, a named point for each, as a PNG; the points of a curve are joined by a line."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for names in curves:
+        axes.plot(*zip(*sorted(points[name] for name in names), strict=True), "--", color="grey")
+    for name, (bits, psnr) in points.items():
+        axes.plot([bits], [psnr], "o", label=name)
+    axes.set_xlabel("bits per frame of the world model")
+    axes.set_ylabel("PSNR of the codec (dB)")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    save(figure, path)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG that appears whole or not at all."""
     partial = path.with_suffix(".partial")

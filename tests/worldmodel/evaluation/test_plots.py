@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from worldmodel.evaluation.plots import plot_horizons, plot_mels, plot_surprise
+from worldmodel.evaluation.plots import plot_horizons, plot_mels, plot_surprise, plot_tradeoff
 
 CURVES = {"rollout": np.array([[30.0, 25.0, 20.0], [32.0, 27.0, 16.0]]), "copy": np.full((2, 3), 18.0)}
 
@@ -71,3 +71,20 @@ def test_mel_spectra_share_one_range_and_stand_in_rows(tmp_path: Path, monkeypat
     assert {place.images[0].get_clim() for place in axes} == {(0.0, 2.0)}
     np.testing.assert_array_equal(axes[1].images[0].get_array(), loud)
     assert axes[0].get_xlim() == (0.0, 1.5)
+
+
+def test_a_tradeoff_has_a_named_point_for_each_and_a_line_through_a_curve_in_order_of_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    points = {"sticky": (100.0, 27.0), "many": (300.0, 28.0), "few": (200.0, 26.0)}
+    path = tmp_path / "study.png"
+    plot_tradeoff(points, [["many", "few"]], path)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.touch()))
+    plot_tradeoff(points, [["many", "few"]], path)
+    curve, *named = drawn[0].axes[0].get_lines()
+    assert curve.get_xdata().tolist() == [200.0, 300.0]
+    assert curve.get_ydata().tolist() == [26.0, 28.0]
+    assert {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in named} == points
