@@ -11,6 +11,8 @@ class QuantizerSettings:
     """Multi-scale residual quantiser.
 
     Attributes:
+        bit_price: what a bit of a code of the finest scale costs (in units of the frame's variance of latents over its
+            places): a rare entry is taken only where it is better by that; 0 takes the nearest.
         kind: how the entries of a scale come about: vq learns each, fsq lays them out on a lattice of 3 to 8 levels an
             axis (vocabulary is their product), bsq on one of signs (vocabulary is a power of two).
         grids: (rows, columns) of every scale, coarse to fine; the last is the latent's own grid.
@@ -28,6 +30,7 @@ class QuantizerSettings:
     decay: float = 0.98
     restart_below: float = 0.05
     sticky_margin: float = 0.05
+    bit_price: float = 0.0
     kind: Literal["vq", "fsq", "bsq"] = "vq"
 
 
@@ -43,7 +46,7 @@ class PictureCodecSettings:
     """
 
     channels: int = 64
-    quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
+    quantizer: QuantizerSettings = field(default_factory=lambda: QuantizerSettings(sticky_margin=0.02, bit_price=0.03))
     jpeg_quality: int = 0
 
 
@@ -133,7 +136,7 @@ class Tokens1dSettings:
 
 @dataclass(frozen=True)
 class PictureLossSettings:
-    """What a picture codec is trained on beside squared and absolute error and the commitment to its codes.
+    """What a picture codec is trained on beside PSNR and the commitment to its codes.
 
     Attributes:
         still_weight: of the movement of latents where the picture stands still, in units of the mean squared latent.

@@ -40,13 +40,23 @@ class Codebook(nn.Module, ABC):
     def update(self, latents: Float[Tensor, "entry dim"], codes: Int[Tensor, " entry"]) -> None:
         """Follow the latents of one training step, over all ranks; `codes` are their nearest entries."""
 
-    def nearest(self, latents: Float[Tensor, "entry dim"]) -> Int[Tensor, " entry"]:
-        """Number of the entry with the smallest squared distance to every latent, in fp32."""
-        table = self.vectors.T
+    def nearest(
+        self, latents: Float[Tensor, "entry dim"], bit_prices: Float[Tensor, " entry"] | None = None
+    ) -> Int[Tensor, " entry"]:
+        """Number of the entry with the smallest squared distance to every latent, in fp32.
+
+        With a price of a bit for every latent, the distance and the price of the entry's bits together are least; the
+        bits are those of its share of late (Chou, Lookabaugh and Gray 1989, "Entropy-constrained vector quantization").
+        """
+        latents, table = latents.float(), self.vectors.T
         with full_precision(latents.device):
             # A latent's own length is the same for all entries.
             half_norms = -0.5 * self.vectors.square().sum(1)
-            rows = latents.float().split(ROWS if latents.device.type == "cpu" else 64 * ROWS)
+            if bit_prices is not None:
+                counts = self.counts.clamp(min=self.restart_below)
+                latents = torch.cat([latents, bit_prices.float()[:, None]], 1)
+                table = torch.cat([table, 0.5 * (counts / counts.sum()).log2()[None]])
+            rows = latents.split(ROWS if latents.device.type == "cpu" else 64 * ROWS)
             return torch.cat([torch.addmm(half_norms, part, table).argmax(1) for part in rows])
 
     def dead(self) -> Bool[Tensor, " code"]:

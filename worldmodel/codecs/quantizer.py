@@ -41,7 +41,7 @@ class MultiScaleQuantizer(nn.Module):
 
     def __init__(self, settings: QuantizerSettings) -> None:
         super().__init__()
-        self.dim, self.sticky_margin = settings.dim, settings.sticky_margin
+        self.dim, self.sticky_margin, self.bit_price = settings.dim, settings.sticky_margin, settings.bit_price
         self.grids, self.pyramid = settings.grids, self.lay_out(settings)
         self.codebooks = Modules[Codebook](make_codebook(settings) for _ in settings.grids)
         self.smooth = Modules[nn.Conv2d](nn.Conv2d(settings.dim, settings.dim, 3, padding=1) for _ in settings.grids)
@@ -64,10 +64,11 @@ class MultiScaleQuantizer(nn.Module):
         num_clips = len(latent) // num_frames
         latent = swapped(latent.float(), num_frames)  # in the order of time
         total, codes, totals = torch.zeros_like(latent), [], []
+        spread = self._spread(latent.detach())
         for index in range(len(self.codebooks)):
             residual = self._residual((latent - total).detach(), index)
             margin = self.margin(latent.detach(), index)
-            codes.append(self._choose(residual, index, margin, [num_clips] * num_frames, None))
+            codes.append(self._choose(residual, index, margin, spread, [num_clips] * num_frames, None))
             if self.training:
                 self.codebooks[index].update(residual.flatten(0, 1), codes[-1].flatten())
             total = total + self._upsample(codes[-1], index)
@@ -132,19 +133,25 @@ class MultiScaleQuantizer(nn.Module):
         """
         latent = latent.float()
         total, codes = torch.zeros_like(latent), []
+        spread = self._spread(latent)
         for index, part in enumerate(self.pyramid.slices):
             before = None if previous is None else previous[:, part]
             residual, margin = self._residual(latent - total, index), self.margin(latent, index)
-            codes.append(self._choose(residual, index, margin, steps, before))
+            codes.append(self._choose(residual, index, margin, spread, steps, before))
             if index + 1 < len(self.pyramid.scales):
                 total = total + self._upsample(codes[-1], index)
         return torch.cat(codes, 1)
 
     def _choose(
-        self, residual: Tensor, index: int, margin: Tensor, steps: list[int], previous: Tensor | None
+        self, residual: Tensor, index: int, margin: Tensor, spread: Tensor, steps: list[int], previous: Tensor | None
     ) -> Tensor:
         """Codes of one scale for what is left over (item, place, dim), each the one before it while that is cheap."""
-        nearest = self.codebooks[index].nearest(residual.flatten(0, 1)).view(residual.shape[:2])
+        num_places, price = residual.shape[1], None
+        if self.bit_price > 0:
+            # A code of a coarse scale stands for more of the picture.
+            share = num_places / (self.pyramid.grid[0] * self.pyramid.grid[1])
+            price = (self.bit_price * share * spread).repeat_interleave(num_places)
+        nearest = self.codebooks[index].nearest(residual.flatten(0, 1), price).view(residual.shape[:2])
         if self.sticky_margin == 0 or (len(steps) == 1 and previous is None):
             return nearest
         dearest = self._price(residual, nearest, index) + margin[:, None]
@@ -160,6 +167,11 @@ class MultiScaleQuantizer(nn.Module):
     def margin(self, latent: Float[Tensor, "item dim height width"], index: int) -> Float[Tensor, " item"]:
         """How much worse than the nearest a kept code of one scale may be in each frame, in squared latents."""
         return self.sticky_margin * latent.square().sum(1).mean(dim=(1, 2))
+
+    @staticmethod
+    def _spread(latent: Tensor) -> Tensor:
+        """Variance of every frame's latents over its places, summed over the channels."""
+        return latent.var((2, 3), correction=0).sum(1)
 
     def _residual(self, latent: Tensor, index: int) -> Tensor:
         """What is left over for one scale, (item, place, dim)."""

@@ -46,6 +46,23 @@ def test_the_nearest_entry_is_that_of_a_direct_computation(seed: int, kind: str)
 
 
 @of_every_kind
+@torch.no_grad()
+def test_with_a_price_of_bits_distance_and_bits_together_are_least(kind: str):
+    codebook, latents = codebook_of(kind), spread_out(100, 4)
+    shares = codebook.counts.clamp(min=codebook.restart_below) / codebook.counts.clamp(min=codebook.restart_below).sum()
+    bits, found = [], codebook.nearest(latents, torch.full((100,), 0.5))
+    for latent, code in zip(latents, found.tolist(), strict=True):
+        costs = [
+            float((latent - entry).square().sum()) - 0.5 * math.log2(float(share))
+            for entry, share in zip(codebook.vectors, shares, strict=True)
+        ]
+        assert costs[code] == pytest.approx(min(costs), abs=1e-4)
+        bits.append(-math.log2(float(shares[code])))
+    plain = codebook.nearest(latents)
+    assert sum(bits) < float(-shares[plain].log2().sum())
+
+
+@of_every_kind
 def test_many_latents_have_the_codes_of_few(kind: str):
     codebook, latents = codebook_of(kind), spread_out(2 * ROWS + 7, 4)
     few = torch.cat([codebook.nearest(part) for part in latents.split(100)])

@@ -342,3 +342,21 @@ def test_scales_added_one_by_one_give_the_inputs_of_all_scales():
         assert torch.equal(quantizer.seen_by(latent, index), partial)
         latent = quantizer.add_scale(latent, codes[:, part], index)
     assert torch.equal(latent, quantizer.embed(codes))
+
+
+@torch.no_grad()
+def test_with_a_price_of_bits_codes_are_cheaper_and_less_exact_and_training_chooses_as_encoding_does():
+    torch.manual_seed(0)
+    latents = torch.randn(64, LATENT_DIM, 4, 4)
+    bits, errors = [], []
+    for price in (0.0, 0.2):
+        quantizer = MultiScaleQuantizer(dataclasses.replace(QUANTIZER, bit_price=price, sticky_margin=0.0))
+        quantizer.load_state_dict(tiny_quantizer().state_dict())
+        for codebook in codebooks_of(quantizer):
+            codebook.counts.copy_(2.0 ** -torch.arange(VOCABULARY))
+        quantized = quantizer.eval()(latents)
+        assert torch.equal(quantizer.encode(latents[:, None])[:, 0], quantized.codes)
+        bits.append(float(quantized.codes.float().mean()))  # code n costs n + 1 bits
+        errors.append(float((quantized.latent - latents).square().mean()))
+    assert bits[1] < bits[0] - 0.5
+    assert errors[1] > errors[0]

@@ -9,7 +9,7 @@ from tests.worldmodel.training.toy import HiddenToy, train_toy
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_state_by_name_is_that_of_plain_torch(tmp_path: Path, stage: int):
-    seen: list[dict[str, torch.Tensor]] = []
+    seen: list[torch.Tensor] = []
     toy = HiddenToy(noise=0.0)
     if stage == 0:  # here the gradients can be seen before they are used
         toy.first_weight.register_hook(lambda gradient: seen.append(gradient.clone()))
