@@ -15,9 +15,14 @@ class Scale:
     planes: int = 1
 
     @property
+    def num_places(self) -> int:
+        """Places of the grid, at each of which is a code of every plane."""
+        return self.height * self.width
+
+    @property
     def num_codes(self) -> int:
         """Codes of this scale in one frame."""
-        return self.planes * self.height * self.width
+        return self.planes * self.num_places
 
 
 @dataclass(frozen=True)

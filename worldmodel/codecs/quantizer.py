@@ -187,6 +187,10 @@ class MultiScaleQuantizer(nn.Module):
         """Codebook vectors of one scale's codes."""
         return F.embedding(codes, self.codebooks[scale].vectors)
 
+    def vectors(self, scale: int) -> Float[Tensor, "1 vocabulary dim"]:
+        """Codebook of the one plane of a scale."""
+        return self.codebooks[scale].vectors[None]
+
     def _to_scale(self, latent: Tensor, index: int) -> Tensor:
         scale = self.pyramid.scales[index]
         size = (scale.height, scale.width)

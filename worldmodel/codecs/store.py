@@ -27,7 +27,8 @@ from worldmodel.settings import (
     SoundCodecSettings,
 )
 
-Codec = PictureVQ | PictureDCT | SoundVQ
+PictureCodec = PictureVQ | PictureDCT
+Codec = PictureCodec | SoundVQ
 CodecSettings = PictureCodecSettings | DctSettings | HybridSettings | SoundCodecSettings
 SETTINGS: dict[tuple[str, str], type[Any]] = {
     ("picture", "vq"): PictureCodecSettings,
