@@ -1,7 +1,7 @@
 """The frame decoder: the codes of the next frame, coarse to fine, given the state of the last frame.
 
-All codes of a scale are predicted in parallel from the scales already decoded (VAR: Tian et al. 2024), picture first,
-then sound.
+All codes of a scale, of every plane at every place, are predicted in parallel from the scales already decoded (VAR:
+Tian et al. 2024), picture first, then sound. A place is one token, however many planes it has.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from worldmodel.attention import Block, full_precision, grid_positions, rotary_angles
+from worldmodel.codecs.dct_latents import CoefficientLatents
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.layout import Scale
 from worldmodel.modules import Modules
@@ -19,6 +20,9 @@ from worldmodel.settings import TransformerSettings
 from worldmodel.sight import Sight
 
 SPREAD_DIM = 64
+
+# What knows the latents of codes.
+Quantizer = MultiScaleQuantizer | CoefficientLatents
 
 
 @dataclass
@@ -43,9 +47,9 @@ class ScalePrediction:
     """What the decoder says about one scale of the next frame.
 
     Attributes:
-        logits: (item, place, vocabulary).
+        logits: (item, code, vocabulary).
         error: squared distance of the guessed residual to the true one, in units of the codebook's spread, averaged
-            over channels, (item, place).
+            over channels, (item, code); the codes of a place share its residual.
     """
 
     logits: Tensor
@@ -55,7 +59,7 @@ class ScalePrediction:
 class ModalityInput(nn.Module):
     """Input tokens of one modality's scales: what is decoded so far, the previous frame, and the state in place."""
 
-    def __init__(self, quantizer: MultiScaleQuantizer, dim: int, state_grid: tuple[int, int]) -> None:
+    def __init__(self, quantizer: Quantizer, dim: int, state_grid: tuple[int, int]) -> None:
         super().__init__()
         pyramid = quantizer.pyramid
         self.state_grid = state_grid
@@ -85,20 +89,21 @@ class ModalityInput(nn.Module):
 
 
 class Readout(nn.Module):
-    """Logits of one scale's codes, from a guess of the next latent and with a copy path.
+    """Logits of one scale's codes, from a guess of the next latent and with a copy path, plane by plane.
 
     A code is the nearest entry to a residual, so the logits are the negative squared distances of a guessed residual to
     the codebook: what the previous frame's latent would leave over, plus a learned change. The copy path is a learned
     gate that adds to the logit of the code that stood at the same place in the previous frame (after pointer
-    networks: See et al. 2017, "Get To The Point"). A plain linear readout corrects both.
+    networks: See et al. 2017, "Get To The Point"). A plain linear readout corrects both. The planes of a place share
+    the guess; each has its own codebook, gate and linear readout.
     """
 
-    def __init__(self, dim: int, latent_dim: int, vocabulary: int, copy_bias: float) -> None:
+    def __init__(self, dim: int, latent_dim: int, scale: Scale, copy_bias: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim, bias=False)
         self.change = nn.Linear(dim, latent_dim)
-        self.correct = nn.Linear(dim, vocabulary)
-        self.gate = nn.Linear(dim, 1)
+        self.correct = nn.Linear(dim, scale.planes * scale.vocabulary)
+        self.gate = nn.Linear(dim, scale.planes)
         self.log_sharpness = nn.Parameter(torch.full((1,), -1.0))
         self.copy_bias = copy_bias
 
@@ -113,13 +118,13 @@ class Readout(nn.Module):
         self,
         x: Float[Tensor, "item place dim"],
         left_over: Float[Tensor, "item place latent"],
-        vectors: Float[Tensor, "vocabulary latent"],
-        previous: Int[Tensor, "item place"],
-    ) -> tuple[Float[Tensor, "item place vocabulary"], Float[Tensor, "item place latent"]]:
+        vectors: Float[Tensor, "plane vocabulary latent"],
+        previous: Int[Tensor, "item code"],
+    ) -> tuple[Float[Tensor, "item code vocabulary"], Float[Tensor, "item place latent"]]:
         """Logits, and the guessed residual in units of the codebook's spread; both in fp32."""
         x = self.norm(x)
         spread = spread_of(vectors)
-        entries = vectors / spread
+        entries = vectors.flatten(0, 1) / spread
         guess = left_over / spread + self.change(x).float()
         sharpness = self.log_sharpness.exp()
         # Distances and the plain readout in one product: logits are the largest tensors of a step.
@@ -128,10 +133,12 @@ class Readout(nn.Module):
         bias = self.correct.bias - 0.5 * sharpness * entries.square().sum(1)
         with full_precision(x.device):  # differences of distances need all bits
             logits = F.linear(features, table, bias)
-        return logits.scatter_add_(2, previous[..., None], self.gate(x).float()), guess
+        logits = logits.unflatten(2, vectors.shape[:2]).transpose(1, 2).flatten(1, 2)
+        copied = self.gate(x).float().transpose(1, 2).flatten(1)
+        return logits.scatter_add_(2, previous[..., None], copied[..., None]), guess
 
 
-def spread_of(vectors: Float[Tensor, "vocabulary latent"]) -> Float[Tensor, ""]:
+def spread_of(vectors: Float[Tensor, "plane vocabulary latent"]) -> Float[Tensor, ""]:
     """Root mean square of a codebook's entries, the unit in which residuals are guessed."""
     return vectors.square().mean().sqrt().clamp(min=1e-6)
 
@@ -142,7 +149,7 @@ class FrameDecoder(nn.Module):
     def __init__(
         self,
         settings: TransformerSettings,
-        quantizers: list[MultiScaleQuantizer],
+        quantizers: list[Quantizer],
         state_grids: list[tuple[int, int]],
         state_places: Float[Tensor, "token 2"],
         copy_bias: float,
@@ -158,17 +165,17 @@ class FrameDecoder(nn.Module):
         )
         self.blocks = Modules[Block](Block(dim, settings.num_heads, settings.attention) for _ in range(settings.depth))
         self.readouts = Modules[Readout](
-            Readout(dim, quantizers[m].dim, scale.vocabulary, copy_bias)
+            Readout(dim, quantizers[m].dim, scale, copy_bias)
             for (m, _), scale in zip(self.levels, self.scales, strict=True)
         )
-        sizes = [scale.num_codes for scale in self.scales]
+        self.sizes = [scale.num_places for scale in self.scales]
         places = torch.cat([grid_positions(scale.height, scale.width) for scale in self.scales])
         still = torch.zeros(len(places)), torch.zeros(len(state_places))
         self.angles: Tensor
         self.state_angles: Tensor
         self.register_buffer("angles", rotary_angles(still[0], places, head_dim), persistent=False)
         self.register_buffer("state_angles", rotary_angles(still[1], state_places, head_dim), persistent=False)
-        self.sight = Sight.of_scales(sizes, len(state_places))
+        self.sight = Sight.of_scales(self.sizes, len(state_places))
 
     def forward(
         self,
@@ -189,12 +196,12 @@ class FrameDecoder(nn.Module):
         x = torch.cat(tokens, 1)
         for block, past in zip(self.blocks, self._remember(state), strict=True):
             x, _ = block(x, self.angles, past, self.sight)
-        outputs = x.split([scale.num_codes for scale in self.scales], 1)
+        outputs = x.split(self.sizes, 1)
         predictions = []
         for level, out in enumerate(outputs):
             logits, guess = self._read(level, out, left_overs[level], previous)
             error = (guess - residuals[level] / spread_of(self.vectors(level))).square().mean(-1)
-            predictions.append(ScalePrediction(logits, error))
+            predictions.append(ScalePrediction(logits, error.repeat(1, self.scales[level].planes)))
         return predictions
 
     def start(self, state: Float[Tensor, "item token dim"]) -> DecoderCache:
@@ -207,11 +214,11 @@ class FrameDecoder(nn.Module):
         previous: Int[Tensor, "item code"],
         codes: Int[Tensor, "item code"],
         cache: DecoderCache,
-    ) -> Float[Tensor, "item place vocabulary"]:
+    ) -> Float[Tensor, "item scale_code vocabulary"]:
         """Logits of the next scale, whose coarser scales are already in `codes` (finer columns are not read)."""
         level = cache.num_scales
         x, left_over = self.scale_inputs(state, previous, codes, cache)
-        angles = self.angles[self.slices[level]]
+        angles = self.angles.split(self.sizes)[level]
         for number, block in enumerate(self.blocks):
             x, cache.layers[number] = block(x, angles, cache.layers[number], None)
         cache.num_scales += 1
@@ -253,10 +260,10 @@ class FrameDecoder(nn.Module):
         """Number of the picture's finest scale among all scales."""
         return len(self.quantizers[0].pyramid.scales) - 1
 
-    def vectors(self, level: int) -> Float[Tensor, "vocabulary latent"]:
-        """Codebook of one scale."""
+    def vectors(self, level: int) -> Float[Tensor, "plane vocabulary latent"]:
+        """Codebooks of one scale."""
         modality, index = self.levels[level]
-        return self.quantizers[modality].codebooks[index].vectors
+        return self.quantizers[modality].vectors(index)
 
     def _remember(self, state: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [block.attention.keys_values(state, self.state_angles) for block in self.blocks]

@@ -24,9 +24,14 @@ class Scale:
     whole_frame: bool = False
 
     @property
+    def num_places(self) -> int:
+        """Places of the grid, at each of which is a code of every plane."""
+        return self.height * self.width
+
+    @property
     def num_codes(self) -> int:
         """Codes of this scale in one frame."""
-        return self.planes * self.height * self.width
+        return self.planes * self.num_places
 
 
 @dataclass(frozen=True)

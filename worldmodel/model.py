@@ -8,8 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldmodel.attention import grid_positions
-from worldmodel.codecs.quantizer import MultiScaleQuantizer
-from worldmodel.decoder import FrameDecoder, Readout
+from worldmodel.decoder import FrameDecoder, Quantizer, Readout
 from worldmodel.modules import Modules
 from worldmodel.settings import ModelSettings
 from worldmodel.trunk import Trunk, TrunkCache
@@ -76,9 +75,7 @@ class WorldModel(nn.Module):
     A frame's codes are one row: the picture's pyramid, then the sound's (if the run has sound).
     """
 
-    def __init__(
-        self, settings: ModelSettings, picture: MultiScaleQuantizer, sound: MultiScaleQuantizer | None
-    ) -> None:
+    def __init__(self, settings: ModelSettings, picture: Quantizer, sound: Quantizer | None) -> None:
         super().__init__()
         self.settings = settings
         quantizers = [picture] if sound is None else [picture, sound]

@@ -10,10 +10,8 @@ from pathlib import Path
 import torch
 
 from worldmodel.cache.latents import require_codec
-from worldmodel.codecs.dct import PictureDCT
-from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
-from worldmodel.codecs.store import DESCRIPTION, Codec, copy_codec, load_codec
+from worldmodel.codecs.store import DESCRIPTION, Codec, PictureCodec, copy_codec, load_codec
 from worldmodel.config import read_settings, write_settings
 from worldmodel.errors import CheckpointError, SettingsError
 from worldmodel.model import WorldModel
@@ -31,7 +29,7 @@ class LoadedRun:
 
     settings: TrainSettings
     objective: WorldObjective
-    picture: PictureVQ
+    picture: PictureCodec
     sound: SoundVQ | None
     step: int
 
@@ -46,11 +44,11 @@ class LoadedRun:
         return "-".join(str(codec.fingerprint) for codec in (self.picture, self.sound) if codec is not None)
 
 
-def load_codecs(runs: list[Path]) -> tuple[PictureVQ, SoundVQ | None]:
+def load_codecs(runs: list[Path]) -> tuple[PictureCodec, SoundVQ | None]:
     """One picture codec and at most one sound codec.
 
     Raises:
-        SettingsError: there is none for pictures, or more than one of a kind, or one that cannot be modelled.
+        SettingsError: there is none for pictures, or more than one of a kind.
     """
     codecs: dict[str, Codec] = {}
     for run in runs:
@@ -61,12 +59,7 @@ def load_codecs(runs: list[Path]) -> tuple[PictureVQ, SoundVQ | None]:
             )
         codecs[codec.kind] = codec
     picture, sound = codecs.get("picture"), codecs.get("sound")
-    if isinstance(picture, PictureDCT):
-        raise SettingsError(
-            f"the picture codec of family {picture.family} among {[str(run) for run in runs]} has scales of several "
-            "planes, but the world model predicts one code at a place: give a codec of family vq, hybrid or tokens_1d"
-        )
-    if not isinstance(picture, PictureVQ):
+    if not isinstance(picture, PictureCodec):
         raise SettingsError(
             f"no picture codec among {[str(run) for run in runs]}: give a run of `worldmodel tokenizer`"
         )
@@ -212,7 +205,7 @@ def check_window(settings: TrainSettings) -> None:
             )
 
 
-def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjective, PictureVQ, SoundVQ | None]:
+def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjective, PictureCodec, SoundVQ | None]:
     """Build an untrained objective and make the run complete by itself: settings and copies of its codecs.
 
     Raises:
@@ -238,7 +231,7 @@ def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjec
     return objective, picture, sound
 
 
-def _write_run(settings: TrainSettings, sources: list[Path], picture: PictureVQ, sound: SoundVQ | None) -> None:
+def _write_run(settings: TrainSettings, sources: list[Path], picture: PictureCodec, sound: SoundVQ | None) -> None:
     run = Path(settings.run)
     copies = run / CODECS
     if not copies.is_dir():
@@ -248,14 +241,14 @@ def _write_run(settings: TrainSettings, sources: list[Path], picture: PictureVQ,
     write_settings(settings, run / SETTINGS)
 
 
-def build_objective(settings: TrainSettings, picture: PictureVQ, sound: SoundVQ | None) -> WorldObjective:
+def build_objective(settings: TrainSettings, picture: PictureCodec, sound: SoundVQ | None) -> WorldObjective:
     """The untrained objective of a run."""
     torch.manual_seed(settings.training.seed)
     model = WorldModel(settings.model, picture.quantizer, None if sound is None else sound.quantizer)
     return WorldObjective(model, settings.heads)
 
 
-def describe_run(settings: TrainSettings, picture: PictureVQ, sound: SoundVQ | None) -> Description:
+def describe_run(settings: TrainSettings, picture: PictureCodec, sound: SoundVQ | None) -> Description:
     """What a checkpoint of this run says about itself, and what a resumed run must share with it."""
     fingerprints = {codec.kind: codec.fingerprint for codec in (picture, sound) if codec is not None}
     whole = dataclasses.asdict(settings)
@@ -290,6 +283,6 @@ def load_run(run: Path | str, device: str = "cpu") -> LoadedRun:
     return LoadedRun(settings, objective, picture, sound, int(about["step"]))
 
 
-def _in_order(sources: list[Path], picture: PictureVQ, sound: SoundVQ | None) -> list[Path]:
+def _in_order(sources: list[Path], picture: PictureCodec, sound: SoundVQ | None) -> list[Path]:
     kinds = {load_codec(source).kind: source for source in sources}
     return [kinds[codec.kind] for codec in (picture, sound) if codec is not None]

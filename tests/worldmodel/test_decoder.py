@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.worldmodel.tiny import MODEL, TRUNK, VOCABULARY, codebooks_of, of_type, random_codes, tiny_model
+from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.decoder import FrameDecoder, ModalityInput, Readout
 from worldmodel.model import WorldModel
 
@@ -144,6 +145,7 @@ def test_an_untrained_model_without_the_copy_path_says_what_the_previous_latent_
     previous, codes = frame_codes(decoder, 1), frame_codes(decoder, 2)
     logits = logits_of(decoder, random_state(decoder), previous, codes)
     quantizer = decoder.quantizers[0]
+    assert isinstance(quantizer, MultiScaleQuantizer)
     latent = quantizer.embed(previous)
     for level, scale in enumerate(quantizer.pyramid.scales):
         left_over = cell_means(latent - quantizer.embed(codes, level), scale.height, scale.width)
@@ -180,6 +182,7 @@ def test_the_error_of_an_untrained_model_is_that_of_repeating_the_previous_laten
     previous, codes = frame_codes(decoder, 1), frame_codes(decoder, 2)
     predictions = decoder(random_state(decoder), previous, codes)
     quantizer = decoder.quantizers[0]
+    assert isinstance(quantizer, MultiScaleQuantizer)
     change = quantizer.embed(codes) - quantizer.embed(previous)
     for prediction, scale, codebook in zip(predictions, quantizer.pyramid.scales, codebooks_of(quantizer), strict=True):
         expected = cell_means(change, scale.height, scale.width).square().mean(-1) / codebook.vectors.square().mean()

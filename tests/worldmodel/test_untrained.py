@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from streams.clip import to_float
+from streams.clip import to_float, to_uint8
 from streams.videos import VideoSource
 from tests.fake_codecs import make_videos
+from tests.worldmodel.tiny import MODEL
 from tests.worldmodel.tiny_run import CLIPS
+from tests.worldmodel.whole_run import LOADER, TRAINING
 from worldmodel.cache.build import BuildOptions, encode_videos
 from worldmodel.cache.checking import check_codes
 from worldmodel.cache.encoding import clip_settings
@@ -19,8 +21,18 @@ from worldmodel.codecs.store import fingerprint_of, load_codec
 from worldmodel.commands import train_codec, train_world
 from worldmodel.config import read_settings
 from worldmodel.errors import CheckpointError, SettingsError
-from worldmodel.run import load_codecs
-from worldmodel.settings import DctSettings, TokenizerSettings, TrainSettings
+from worldmodel.evaluation.metrics import psnr
+from worldmodel.rollouts.imagination import CODES, imagine_with
+from worldmodel.rollouts.rollout_codes import load_codes
+from worldmodel.run import load_run
+from worldmodel.settings import (
+    DctSettings,
+    EncodingSettings,
+    HeadSettings,
+    RolloutSettings,
+    TokenizerSettings,
+    TrainSettings,
+)
 from worldmodel.untrained import write_codec
 
 
@@ -74,13 +86,30 @@ def test_a_cache_holds_its_codes_plane_by_plane(videos: Path, run: Path, tmp_pat
     assert info.statistics["still"]["num_still"] > 0
 
 
-def test_the_world_model_refuses_codes_of_several_planes(videos: Path, run: Path, tmp_path: Path):
-    message = "codec of family dct .* has scales of several planes, .* one code at a place: give a codec of family vq"
-    with pytest.raises(SettingsError, match=message):
-        load_codecs([run])
-    with pytest.raises(SettingsError, match=message):
-        train_world(TrainSettings(codecs=[str(run)], run=str(tmp_path / "world"), videos=str(videos)))
-    assert not (tmp_path / "world").exists()
+def test_the_world_model_is_trained_on_its_codes_and_imagines_more(videos: Path, run: Path, tmp_path: Path):
+    world, out = tmp_path / "world", tmp_path / "out.mp4"
+    settings = TrainSettings(
+        codecs=[str(run)],
+        run=str(world),
+        videos=str(videos),
+        num_frames=4,
+        encoding=EncodingSettings(8, 0.3, 16),
+        loader=LOADER,
+        model=replace(MODEL, patch=1),
+        heads=HeadSettings(flow=1.0, speed=0.0, arrow_of_time=0.0, correspondence=0.0),
+        training=replace(TRAINING, steps=2, checkpoint_every=2, report_every=1),
+    )
+    train_world(settings)
+    loaded = load_run(world)
+    assert isinstance(loaded.picture, PictureDCT)
+    rollout = RolloutSettings(str(world), str(out), str(videos / "0.mp4"), context_frames=2, horizon=2)
+    imagine_with(loaded, rollout, torch.device("cpu"), progress=False)
+    scales = loaded.model.decoder.scales
+    codes = load_codes(out.with_suffix(CODES), loaded.fingerprint, scales).codes
+    assert codes.shape == (1, 4, loaded.picture.pyramid.num_codes)
+    decoded = to_uint8(loaded.picture.decode(codes))
+    film = VideoSource([out], replace(CLIPS, num_frames=4, height=256, width=256)).read(0, np.random.default_rng(0))
+    assert psnr(decoded[0].repeat_interleave(16, 2).repeat_interleave(16, 3), film.frames).min() > 25
 
 
 def test_what_is_not_trained_is_neither_resumed_nor_trained(videos: Path, run: Path, tmp_path: Path):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from streams.clip import to_float, to_uint8
 from streams.settings import ClipSettings
+from worldmodel.codecs.dct_latents import CoefficientLatents
 from worldmodel.codecs.dct_quantizer import BITS_TOLERANCE, largest_values, nearest_quality, quantise
 from worldmodel.codecs.dct_scales import BandLayout, Coefficients, differences, sums
 from worldmodel.codecs.dct_transform import BlockTransform
@@ -57,6 +58,7 @@ class PictureDCT(nn.Module):
         bounds = largest_values(self.transform.peaks / settings.block, finest, settings.sticky_margin)
         scales = [scale for layer in bounds for scale in self.layout.scales(*layer)]
         self.pyramid = Pyramid((*([Scale(1, 1, len(self.qualities))] if self.adapted else []), *scales))
+        self.quantizer = CoefficientLatents(self.pyramid)
         offsets = [torch.full((scale.num_codes,), scale.vocabulary // 2) for scale in scales]
         self.register_buffer("offsets", torch.cat(offsets), persistent=False)
         self.offsets: Tensor

@@ -206,6 +206,10 @@ class MultiScaleQuantizer(nn.Module):
         """Codebook vectors of one scale's codes."""
         return F.embedding(codes, self.codebooks[scale].vectors)
 
+    def vectors(self, scale: int) -> Float[Tensor, "1 vocabulary dim"]:
+        """Codebook of the one plane of a scale."""
+        return self.codebooks[scale].vectors[None]
+
     def nothing(self, num_items: int) -> Float[Tensor, "item dim height width"]:
         """The latent of no scale: zeros."""
         vectors = self.codebooks[0].vectors

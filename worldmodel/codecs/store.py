@@ -30,7 +30,8 @@ from worldmodel.settings import (
     TransformerSettings,
 )
 
-Codec = PictureVQ | PictureDCT | SoundVQ
+PictureCodec = PictureVQ | PictureDCT
+Codec = PictureCodec | SoundVQ
 CodecSettings = PictureCodecSettings | DctSettings | HybridSettings | Tokens1dSettings | SoundCodecSettings
 SETTINGS: dict[tuple[str, str], type[Any]] = {
     ("picture", "vq"): PictureCodecSettings,

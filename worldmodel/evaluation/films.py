@@ -12,8 +12,8 @@ from torch import Tensor
 from streams.clip import Batch, Clip, to_float, to_uint8
 from streams.mel import log_mel
 from streams.settings import ClipSettings
-from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
+from worldmodel.codecs.store import PictureCodec
 from worldmodel.evaluation.metrics import psnr
 from worldmodel.evaluation.pictures import film_strip
 from worldmodel.rollouts.rollout import FrameModel
@@ -35,7 +35,7 @@ class CodedModel(Protocol):
         ...
 
     @property
-    def picture(self) -> PictureVQ:
+    def picture(self) -> PictureCodec:
         """Codec of the frames."""
         ...
 

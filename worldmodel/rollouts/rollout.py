@@ -31,7 +31,7 @@ class ScaleDecoder(Protocol):
         ...
 
     def vectors(self, level: int) -> Tensor:
-        """Codebook of one scale."""
+        """Codebooks of one scale, (plane, vocabulary, latent)."""
         ...
 
     def start(self, state: Tensor) -> DecoderCache:

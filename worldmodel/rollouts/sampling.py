@@ -45,12 +45,12 @@ def check_sampling(settings: SamplingSettings, num_scales: int) -> None:
 
 
 def sample_codes(
-    logits: Float[Tensor, "item place vocabulary"],
+    logits: Float[Tensor, "item code vocabulary"],
     settings: SamplingSettings,
     scale: int,
     generator: torch.Generator | None = None,
-) -> Int[Tensor, "item place"]:
-    """Draw one code per place."""
+) -> Int[Tensor, "item code"]:
+    """Draw every code."""
     logits = _restricted(logits, settings, scale)
     if _of_scale(settings.temperature, scale) == 0:
         return logits.argmax(-1)
@@ -59,20 +59,20 @@ def sample_codes(
 
 
 def move_codes(
-    logits: Float[Tensor, "item place vocabulary"],
+    logits: Float[Tensor, "item code vocabulary"],
     settings: SamplingSettings,
     scale: int,
-    vectors: Float[Tensor, "vocabulary latent"],
-    previous: Int[Tensor, "item place"],
+    vectors: Float[Tensor, "plane vocabulary latent"],
+    previous: Int[Tensor, "item code"],
     threshold: Float[Tensor, "item 1"],
-) -> Int[Tensor, "item place"]:
+) -> Int[Tensor, "item code"]:
     """Codes that move together: each place keeps its previous code or takes the mean of the others.
 
     A place keeps its code if the code's probability is above `threshold`, a random number from 0 to 1 that all places
     of a frame share, or if it is nearly 1: else a rare threshold would move all that stands still. Otherwise it takes
     the code nearest to the mean of the other codes' distribution, the one of least expected squared error (minimum
     Bayes risk: Kumar and Byrne 2004). So a place moves as often as it should, all that moves with it moves at the same
-    time, and codes that mean nearly the same do not compete.
+    time, and codes that mean nearly the same do not compete. The planes of a place move each by its own codebook.
     """
     logits = _restricted(logits, settings, scale)
     if _of_scale(settings.temperature, scale) == 0:
@@ -81,8 +81,9 @@ def move_codes(
     kept = shares.gather(-1, previous[..., None])
     others = shares.scatter(-1, previous[..., None], 0.0)
     with full_precision(logits.device):
-        mean = (others / others.sum(-1, keepdim=True).clamp(min=1e-9)) @ vectors
-        distances = torch.cdist(mean, vectors.expand(len(mean), -1, -1))
+        others = others / others.sum(-1, keepdim=True).clamp(min=1e-9)
+        planes = zip(others.chunk(len(vectors), 1), vectors, strict=True)
+        distances = torch.cat([torch.cdist(part @ table, table.expand(len(part), -1, -1)) for part, table in planes], 1)
     keeps = (kept[..., 0] > threshold) | (kept[..., 0] >= SURE)
     return torch.where(keeps, previous, distances.masked_fill(others == 0, torch.inf).argmin(-1))
 

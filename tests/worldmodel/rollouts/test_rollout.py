@@ -178,7 +178,7 @@ class CountingDecoder:
         self.scales, self.slices, self.finest_level = list(pyramid.scales), list(pyramid.slices), 1
 
     def vectors(self, level: int) -> Tensor:
-        return torch.eye(3)
+        return torch.eye(3)[None]
 
     def start(self, state: Tensor) -> DecoderCache:
         return DecoderCache()

@@ -158,7 +158,7 @@ def test_a_wrong_setting_is_an_error_that_names_it(change: dict[str, Any], messa
         check_sampling(SamplingSettings(**change), 3)
 
 
-VECTORS = torch.tensor([[0.0], [1.0], [2.0], [9.0]])
+VECTORS = torch.tensor([[[0.0], [1.0], [2.0], [9.0]]])
 
 
 def moved(shares: list[float], previous: int, draw: float, **settings: Any) -> int:
@@ -193,6 +193,15 @@ def test_all_places_of_a_frame_move_at_the_same_time():
     draw = torch.tensor([[0.1], [0.5], [0.59], [0.61], [0.9]])
     codes = move_codes(logits, SamplingSettings(), 0, VECTORS, previous, draw)
     assert (codes != 0).all(1).tolist() == (codes != 0).any(1).tolist() == [False, False, False, True, True]
+
+
+def test_planes_move_each_by_its_own_codebook():
+    logits = torch.tensor([[0.4, 0.2, 0.2, 0.2]]).log().expand(1, 6, 4)
+    # Of the second, codes 1, 2 and 3 stand for 7, 8 and 0: the mean is 5, nearest to 7.
+    planes = torch.cat((VECTORS, torch.tensor([[[0.0], [7.0], [8.0], [0.0]]])))
+    previous, draw = torch.zeros(1, 6, dtype=torch.long), torch.tensor([[0.9]])
+    codes = move_codes(logits, SamplingSettings(), 0, planes, previous, draw)
+    assert codes.tolist() == [[2, 2, 2, 1, 1, 1]]
 
 
 def test_what_moves_heeds_temperature_and_top_k():
