@@ -14,6 +14,7 @@ import numpy as np
 from streams.loader import Loader
 from streams.mixture import Portion, mixed
 from streams.passing_over import PassingOver
+from streams.settings import LoaderSettings
 from streams.source import Source
 from streams.videos import SoundSource, VideoSource
 from worldmodel.cache.build import BuildOptions, encode_videos
@@ -24,7 +25,7 @@ from worldmodel.cache.windows import Windows
 from worldmodel.codecs.store import Codec
 from worldmodel.errors import MediaError, SettingsError
 from worldmodel.folders import find_all, parts_of, weights_of
-from worldmodel.settings import LoaderSettings, TokenizerSettings, TrainSettings
+from worldmodel.settings import TokenizerSettings, TrainSettings
 from worldmodel.training import cluster
 from worldmodel.training.loop import Batches
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from streams.settings import LoaderSettings
 from worldmodel.cache.latents import require_codec
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import DESCRIPTION, Codec, PictureCodec, copy_codec, load_codec
@@ -16,7 +17,7 @@ from worldmodel.config import read_settings, write_settings
 from worldmodel.errors import CheckpointError, SettingsError
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
-from worldmodel.settings import LoaderSettings, TokenizerSettings, TrainingSettings, TrainSettings
+from worldmodel.settings import TokenizerSettings, TrainingSettings, TrainSettings
 from worldmodel.training import checkpoint, cluster
 from worldmodel.training.checkpoint import Description, load_weights
 

@@ -1,0 +1,153 @@
+"""The world model, how it is trained and how it is drawn from."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TransformerSettings:
+    """Width and depth of a transformer.
+
+    Attributes:
+        dim: channels of a token.
+        depth: blocks of attention and feed-forward.
+        num_heads: of the attention; dim is a multiple.
+        attention: what computes it: sdpa is torch's, cut where that is faster; dense the same with one mask; flex is
+            compiled by torch and trains on a GPU only; xformers needs a GPU.
+    """
+
+    dim: int = 192
+    depth: int = 4
+    num_heads: int = 6
+    attention: Literal["sdpa", "dense", "flex", "xformers"] = "sdpa"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The world model.
+
+    Attributes:
+        trunk: the causal transformer over frames.
+        decoder: the coarse-to-fine transformer inside a frame.
+        window_frames: frames (its own included) that a frame of the trunk attends to.
+        patch: side of the square of latents that make one token of the trunk; of latents in a row, their number.
+        decoded_frames: frames per clip whose codes are predicted in one step, drawn at random; 0 means all.
+        copy_bias: start of the copy path's gate, added to the logit of the previous frame's code.
+        guess_weight: weight of the squared error of the guessed latents beside the codes' cross-entropy.
+        own_context: share of the clips in which the frames to go on from are the model's own, each imagined from the
+            true frames before it, so that it learns to go on from its own mistakes.
+        own_context_from: share of the run after which that begins; until then it costs nothing.
+        context_noise: largest share of a frame's codes that are corrupted in the context while training, so that a
+            rollout drifts less; 0 corrupts none.
+        drop_past: share of the clips whose next frames are predicted from the last frame alone while training, as
+            sampling.guidance will need it.
+    """
+
+    trunk: TransformerSettings = field(default_factory=TransformerSettings)
+    decoder: TransformerSettings = field(default_factory=lambda: TransformerSettings(depth=2))
+    window_frames: int = 8
+    patch: int = 2
+    decoded_frames: int = 4
+    copy_bias: float = 4.0
+    guess_weight: float = 0.5
+    own_context: float = 0.0
+    own_context_from: float = 0.6
+    context_noise: float = 0.0
+    drop_past: float = 0.0
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How codes are drawn. Every list holds one value for all scales, or one per scale (picture, then sound).
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most likely code.
+        top_k: keep the k most likely codes; 0 keeps all.
+        top_p: keep the most likely codes whose probabilities just reach p (Holtzman et al. 2020); 1 keeps all.
+        moved_scales: how many of the picture's finest scales move together instead of being drawn: each place keeps its
+            code or takes the mean of the others (see `move_codes`); codes drawn apart would tear shapes. 0 draws all.
+        min_p: keep the codes at least this share as probable as the most likely one (Nguyen et al. 2024); 0 keeps all.
+        guidance: how strongly the past counts: above 1 logits are pulled away from those of a model that sees the last
+            frame alone, at twice the decoder's cost; 1 is none. Train with model.drop_past above 0 for it.
+        preview_scales: decode this many of the coarsest scales and keep the others, and the sound, as they were in the
+            previous frame: the gist at a part of the cost; 0 decodes all.
+    """
+
+    temperature: list[float] = field(default_factory=lambda: [1.0])
+    top_k: list[int] = field(default_factory=lambda: [0])
+    top_p: list[float] = field(default_factory=lambda: [1.0])
+    moved_scales: int = 3
+    min_p: list[float] = field(default_factory=lambda: [0.0])
+    guidance: float = 1.0
+    preview_scales: int = 0
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Weights of the auxiliary losses (0 switches a head off).
+
+    Attributes:
+        flow: optical flow.
+        speed: playback speed.
+        arrow_of_time: direction of time.
+        correspondence: of sound and picture.
+        view_share: share of a batch of which reversed and hurried views are read.
+        mismatched_share: share of a batch's clips with sound that are also read with another's.
+    """
+
+    flow: float = 0.5
+    speed: float = 0.1
+    arrow_of_time: float = 0.1
+    correspondence: float = 0.1
+    view_share: float = 0.25
+    mismatched_share: float = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The loop that every objective shares.
+
+    Attributes:
+        steps: optimizer updates in the whole run.
+        optimizer: adamw, or muon for the transformers' hidden matrices and Adam for the rest.
+        learning_rate: peak of the schedule (linear warm-up, then cosine to a tenth), of AdamW and Adam.
+        muon_learning_rate: the same for Muon, whose steps have their own unit: the spectral norm of the update.
+        warmup_steps: steps of the warm-up.
+        weight_decay: on matrices only, times the learning rate of their optimizer.
+        clip_norm: largest gradient norm with adamw, 0 for no bound; with muon nothing is clipped.
+        precision: bf16 computes matrix products in bfloat16 with fp32 weights; auto takes it where it is fast.
+        zero_stage: DeepSpeed ZeRO stage.
+        accumulate: micro-batches that a batch is cut into, one after another on each device; their gradients are
+            averaged. For a loss that is a mean over equal clips nothing changes but the memory that a step needs.
+        recompute_activations: keep only what enters a transformer's block, and run it again in the backward pass.
+        offload: what lies in the host's memory instead of the device's: the optimizer with its state (from ZeRO
+            stage 1 on), and also the parameters (stage 3).
+        spike_factor: an update whose loss or gradient norm is above so many times the median of the latest 64 is left
+            out and counted (with adamw; not before 16 are known); 0 for none.
+        hang_seconds: an update that takes longer ends the process with the stacks of all its threads; 0 for never.
+        seed: of weights, order of data and every draw.
+        report_every: steps between two reports of scalars.
+        preview_every: steps between two reports of pictures, film strips, videos and sound.
+        checkpoint_every: steps between two checkpoints.
+        keep_checkpoints: newest checkpoints that are kept.
+    """
+
+    steps: int = 1000
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.02
+    warmup_steps: int = 50
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    accumulate: int = 1
+    recompute_activations: bool = False
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    spike_factor: float = 0.0
+    hang_seconds: float = 600.0
+    seed: int = 0
+    report_every: int = 20
+    preview_every: int = 500
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
