@@ -172,7 +172,11 @@ def test_a_spike_is_left_out_told_and_counted_in_a_resumed_run_too(
 ):
     def spiking(first_step: int) -> Toy:
         toy, factor = Toy(), [1.0]
-        toy.net.register_forward_hook(lambda module, given, made: made * factor[0])
+
+        def scale(module: torch.nn.Module, given: Any, made: torch.Tensor) -> torch.Tensor:
+            return made * factor[0]
+
+        toy.net.register_forward_hook(scale)
         toy.at_call = lambda number: factor.__setitem__(0, 50.0 if number + first_step == 21 else 1.0)
         return toy
 
