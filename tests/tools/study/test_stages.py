@@ -18,7 +18,16 @@ TRAINING = {"steps": 2, "warmup_steps": 1, "preview_every": 0, "zero_stage": 0}
 TINY: dict[str, Any] = {
     "base": {
         "tokenizer": {
-            "picture": {"channels": 8, "quantizer": {"grids": [[1, 1], [2, 2]], "vocabulary": 8, "dim": 4}},
+            "picture": {
+                "channels": 8,
+                "quantizer": {
+                    "grids": [[1, 1], [2, 2]],
+                    "vocabulary": 8,
+                    "dim": 4,
+                    "sticky_margin": 0.5,
+                    "bit_price": 0.0,
+                },
+            },
             "clips": {"height": 16, "width": 16, "num_frames": 2, "sample_hz": 8000},
             "loader": {"batch_size": 2, "num_workers": 0},
             "training": TRAINING,
