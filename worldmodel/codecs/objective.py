@@ -16,7 +16,6 @@ from worldmodel.layout import Pyramid
 from worldmodel.settings import PictureLossSettings
 
 SOUND_WEIGHT = 20.0
-ERROR_WEIGHT, LEAST_ERROR = 0.01, 1e-4  # LEAST_ERROR is 46 dB; better than that no frame need be
 STILL_GREY_LEVELS = 2.0  # a patch stands still when it changes by less than this on average
 FRAME_PATCHES = (8, 8)  # into which a frame is divided to tell whether all of it stands still
 
@@ -37,10 +36,7 @@ class CodecObjective(nn.Module):
 
 
 class PictureObjective(CodecObjective):
-    """PSNR of the pixels, commitment to the codes, and rest where the picture is at rest.
-
-    PSNR is the logarithm of the squared error: a frame that is easy counts as much as one that is hard.
-    """
+    """Squared and absolute error of the pixels, commitment to the codes, and rest where the picture is at rest."""
 
     codec: PictureVQ
 
@@ -61,15 +57,14 @@ class PictureObjective(CodecObjective):
         latent = self.codec.analyse(frames)
         quantized = self.codec.quantizer(latent, clips.shape[1] if self.settings.sticky else 1)
         rebuilt = self.codec.synthesise(quantized.latent).float()
-        errors = (rebuilt - frames).square().mean(dim=(1, 2, 3))
-        error = errors.mean()
+        error = F.mse_loss(rebuilt, frames)
         movement = still_movement(clips, latent.unflatten(0, clips.shape[:2]), self.codec.pyramid.whole_frame)
         metrics = {
             "psnr": 10 * torch.log10(4 / error.detach()),
             "commitment": quantized.loss.detach(),
             "still_movement": movement.detach(),
         }
-        loss = ERROR_WEIGHT * (errors + LEAST_ERROR).log().mean()
+        loss = error + 0.1 * F.l1_loss(rebuilt, frames)
         if self.perceptual is not None:
             distance = self.perceptual(rebuilt, frames)
             loss = loss + self.settings.perceptual_weight * distance

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from streams.settings import ClipSettings
 from worldmodel.codecs.dct import PictureDCT
 from worldmodel.codecs.in_order import encode_views
-from worldmodel.codecs.jpeg_tables import zigzag
 from worldmodel.codecs.quantizer import MultiScaleQuantizer, Quantized
 from worldmodel.layout import Pyramid
 from worldmodel.settings import (
@@ -26,13 +24,11 @@ from worldmodel.settings import (
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity; the second starts at zero.
-
-    Without normalisation, which would hide how strong a picture's contrasts are (Lim et al. 2017, "EDSR").
-    """
+    """Two 3x3 convolutions beside the identity; the second starts at zero."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.norm = nn.GroupNorm(8, channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)
@@ -41,17 +37,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "item channel row column"]) -> Float[Tensor, "item channel row column"]:
         """Same shape out."""
-        return x + self.second(F.silu(self.first(F.silu(x))))
+        return x + self.second(F.silu(self.first(F.silu(self.norm(x)))))
 
 
 class PictureVQ(nn.Module):
     """Frames to codes and back.
 
-    A latent is the low frequencies of its block of pixels (a fixed cosine transform, as JPEG's) and what a network adds
-    to them; the decoder is the inverse transform and what another network adds. Both networks start at zero: an
-    untrained codec is a transform codec, which training corrects. The encoder's folds 4x4 pixels into channels and
-    halves the grid until the latent's is reached; the decoder's mirrors it. The frame's height and width must be the
-    grid's times 4 times a power of two.
+    The encoder folds 4x4 pixels into channels and halves the grid until the latent's grid is reached; the decoder
+    mirrors it. The frame's height and width must be the grid's times 4 times a power of two.
     """
 
     kind = "picture"
@@ -84,7 +77,7 @@ class PictureVQ(nn.Module):
         for fine, coarse in itertools.pairwise(widths):
             down += [nn.Conv2d(fine, coarse, 4, stride=2, padding=1), ResidualBlock(coarse)]
             up = [ResidualBlock(coarse), nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2), *up]
-        self.encoder = nn.Sequential(*down, nn.SiLU(), nn.Conv2d(widths[-1], dim, 1))
+        self.encoder = nn.Sequential(*down, nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], dim, 1))
         self.decoder = nn.Sequential(
             nn.Conv2d(dim, widths[-1], 3, padding=1),
             *up,
@@ -92,28 +85,17 @@ class PictureVQ(nn.Module):
             nn.Conv2d(channels, 48, 3, padding=1),
             nn.PixelShuffle(4),
         )
-        for last in (self.encoder[-1], self.decoder[-2]):
-            assert isinstance(last, nn.Conv2d)
-            nn.init.zeros_(last.weight)
-            if last.bias is not None:
-                nn.init.zeros_(last.bias)
-        self.register_buffer("waves", low_frequencies(clips.height // self.quantizer.pyramid.grid[0], dim), False)
-        self.waves: Tensor
         self.jpeg: PictureDCT | None = None
         if settings.jpeg_quality:
             self.jpeg = PictureDCT(DctSettings(qualities=(settings.jpeg_quality,), sticky_margin=0.0), clips)
 
     def analyse(self, frames: Float[Tensor, "item 3 height width"]) -> Float[Tensor, "item dim row column"]:
         """Latents of frames (range -1 to 1)."""
-        if self.jpeg is not None:
-            frames = self.jpeg.decode(self.jpeg.encode(frames[None]))[0]
-        block = self.waves.shape[-1]
-        return F.conv2d(frames, self.waves / block, stride=block) + self.encoder(frames)
+        return self.encoder(frames if self.jpeg is None else self.jpeg.decode(self.jpeg.encode(frames[None]))[0])
 
     def synthesise(self, latent: Float[Tensor, "item dim row column"]) -> Float[Tensor, "item 3 height width"]:
         """Frames of latents."""
-        block = self.waves.shape[-1]
-        return F.conv_transpose2d(latent, self.waves * block, stride=block) + self.decoder(latent)
+        return self.decoder(latent)
 
     @property
     def pyramid(self) -> Pyramid:
@@ -162,20 +144,6 @@ class PictureVQ(nn.Module):
         """Frames of codes, from the first `num_scales` scales (all by default)."""
         latent = self.quantizer.embed(codes.flatten(0, 1), num_scales)
         return self.synthesise(latent).clamp(-1, 1).unflatten(0, codes.shape[:2])
-
-
-def low_frequencies(block: int, dim: int) -> Float[Tensor, "dim 3 row column"]:
-    """Orthonormal waves of a block: five eighths of brightness, the rest of two opponent colours; zeros if too many."""
-    sides = np.arange(block)
-    cosines = np.cos(np.pi / block * np.outer(sides, sides + 0.5)) * (2 / block) ** 0.5
-    cosines[0] /= 2**0.5
-    waves = np.einsum("ur,vc->uvrc", cosines, cosines).reshape(-1, block, block)[zigzag(block)]
-    colours = np.array([(1, 1, 1), (1, 0, -1), (1, -2, 1)]) / np.sqrt([[3], [2], [6]])
-    num_opponent = 3 * dim // 16
-    counts = (dim - 2 * num_opponent, num_opponent, num_opponent)
-    parts = [np.einsum("c,krs->kcrs", colours[plane], waves[:count]) for plane, count in enumerate(counts)]
-    found = torch.from_numpy(np.concatenate(parts)).float()
-    return F.pad(found, (0, 0, 0, 0, 0, 0, 0, dim - len(found)))
 
 
 def _num_halvings(size: tuple[int, int], grid: tuple[int, int]) -> int:

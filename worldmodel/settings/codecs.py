@@ -46,7 +46,7 @@ class PictureCodecSettings:
     """
 
     channels: int = 64
-    quantizer: QuantizerSettings = field(default_factory=lambda: QuantizerSettings(sticky_margin=0.02, bit_price=0.03))
+    quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
     jpeg_quality: int = 0
 
 
@@ -118,7 +118,7 @@ class Tokens1dSettings:
 
 @dataclass(frozen=True)
 class PictureLossSettings:
-    """What a picture codec is trained on beside PSNR and the commitment to its codes.
+    """What a picture codec is trained on beside squared and absolute error and the commitment to its codes.
 
     Attributes:
         still_weight: of the movement of latents where the picture stands still, in units of the mean squared latent.

@@ -73,8 +73,7 @@ def test_the_loss_of_pictures_is_that_of_its_parts():
     frames = to_float(batch.frames).flatten(0, 1)
     rebuilt, quantized = objective.codec(frames)
     squared = (rebuilt - frames).square().mean()
-    by_frame = [float((one - other).square().mean()) for one, other in zip(rebuilt, frames, strict=True)]
-    expected = sum(0.01 * math.log(error + 1e-4) for error in by_frame) / len(by_frame) + 0.25 * quantized.loss
+    expected = squared + 0.1 * (rebuilt - frames).abs().mean() + 0.25 * quantized.loss
     expected = expected + 0.3 * metrics["still_movement"]
     assert metrics["still_movement"] > 0
     torch.testing.assert_close(loss, expected)
@@ -95,7 +94,7 @@ def test_forty_steps_rebuild_two_pictures():
     with torch.no_grad():
         loss, metrics = objective.eval()(batch_of(frames))
     assert metrics["psnr"] > 20
-    assert loss < 0
+    assert loss < 0.15
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (2, 8), (1, 1)])
@@ -237,7 +236,7 @@ def test_codes_are_sticky_in_training_where_settings_say_so():
     plain, batch = picture_objective(PictureLossSettings(sticky=False)), batch_of(noisy_squares(2, 6))
     sticky = PictureObjective(plain.codec, PictureLossSettings(sticky=True)).eval()
     clips = to_float(batch.frames)
-    rebuilt = plain.codec.synthesise(plain.codec.quantizer.embed(plain.codec.encode(clips).flatten(0, 1)))
+    rebuilt = plain.codec.decoder(plain.codec.quantizer.embed(plain.codec.encode(clips).flatten(0, 1)))
     psnr = 10 * torch.log10(4 / (rebuilt - clips.flatten(0, 1)).square().mean())
     torch.testing.assert_close(sticky(batch)[1]["psnr"], psnr, rtol=1e-4, atol=0.0)
     assert sticky(batch)[1]["psnr"] != plain(batch)[1]["psnr"]
