@@ -5,12 +5,13 @@ import itertools
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from worldmodel.codecs.scales import ScaleLatents
 from worldmodel.layout import Pyramid
 
 
-class CoefficientLatents(nn.Module):
+class CoefficientLatents(ScaleLatents):
     """What stands at a place of the finest grid: the signed values of all codes there, those of coarser grids repeated.
 
     The unit of a channel is the root mean square of its scale's vocabulary, so that all are alike in size.
@@ -31,28 +32,6 @@ class CoefficientLatents(nn.Module):
             unit = values.square().mean().sqrt().clamp(min=1)  # a scale may have nothing but zeros
             self.register_buffer(f"values_{index}", values / unit, persistent=False)
 
-    def embed(
-        self, codes: Int[Tensor, "item code"], num_scales: int | None = None
-    ) -> Float[Tensor, "item dim height width"]:
-        """Latent of codes, of the first `num_scales` scales (all by default); the channels of the others are zero."""
-        latent = self.nothing(len(codes))
-        for index, part in enumerate(self.pyramid.slices[:num_scales]):
-            latent[:, self.channels[index]] = self._spread(codes[:, part], index)
-        return latent
-
-    def partials(self, codes: Int[Tensor, "item code"]) -> list[Float[Tensor, "item dim row column"]]:
-        """What is decoded before every scale, averaged to that scale's grid (zeros for the first)."""
-        latent, out = self.embed(codes), []
-        for index, known in enumerate(self.channels):
-            before = torch.zeros_like(latent)
-            before[:, : known.start] = latent[:, : known.start]
-            out.append(self.seen_by(before, index))
-        return out
-
-    def nothing(self, num_items: int) -> Float[Tensor, "item dim height width"]:
-        """The latent of no scale: zeros."""
-        return torch.zeros(num_items, self.dim, *self.pyramid.grid, device=self.get_buffer("values_0").device)
-
     def add_scale(
         self, latent: Float[Tensor, "item dim height width"], codes: Int[Tensor, "item code"], scale: int
     ) -> Float[Tensor, "item dim height width"]:
@@ -60,29 +39,6 @@ class CoefficientLatents(nn.Module):
         latent = latent.clone()
         latent[:, self.channels[scale]] = self._spread(codes, scale)
         return latent
-
-    def seen_by(
-        self, total: Float[Tensor, "item dim height width"], index: int
-    ) -> Float[Tensor, "item dim row column"]:
-        """What a scale is told of the coarser ones."""
-        return self.to_scale(total, index)
-
-    def left_over(
-        self,
-        latent: Float[Tensor, "item dim height width"],
-        seen: Float[Tensor, "item dim row column"],
-        index: int,
-    ) -> Float[Tensor, "item dim row column"]:
-        """What of a latent one scale and the finer ones have to say, given what it was told of the coarser ones."""
-        return self.to_scale(latent, index) - seen
-
-    def to_scale(
-        self, latent: Float[Tensor, "item channel height width"], index: int
-    ) -> Float[Tensor, "item channel row column"]:
-        """A latent, or anything else on its grid, at one scale: area-downsampled."""
-        scale = self.pyramid.scales[index]
-        size = (scale.height, scale.width)
-        return latent if latent.shape[-2:] == size else F.interpolate(latent, size, mode="area")
 
     def lookup(self, codes: Int[Tensor, "item code"], scale: int) -> Float[Tensor, "item place dim"]:
         """What one scale's codes stand for, in the channels of its planes."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from worldmodel.attention import full_precision
 from worldmodel.codecs.codebooks import Codebook, make_codebook
+from worldmodel.codecs.scales import ScaleLatents
 from worldmodel.layout import Pyramid, Scale
 from worldmodel.modules import Modules
 from worldmodel.settings import QuantizerSettings
@@ -36,7 +37,7 @@ class Quantized:
     loss: Tensor
 
 
-class MultiScaleQuantizer(nn.Module):
+class MultiScaleQuantizer(ScaleLatents):
     """Latents to a pyramid of codes and back, scale by scale."""
 
     def __init__(self, settings: QuantizerSettings) -> None:
@@ -181,27 +182,6 @@ class MultiScaleQuantizer(nn.Module):
         """Squared distance of latents (item, place, dim) to the entries that stand for them."""
         return (latents - self.lookup(codes, index)).square().sum(-1)
 
-    def embed(
-        self, codes: Int[Tensor, "item code"], num_scales: int | None = None
-    ) -> Float[Tensor, "item dim height width"]:
-        """Latent of codes: the sum of the first `num_scales` scales (all of them by default)."""
-        height, width = self.pyramid.grid
-        total = torch.zeros(len(codes), self.dim, height, width, device=codes.device)
-        for index, part in enumerate(self.pyramid.slices[:num_scales]):
-            total = total + self._upsample(codes[:, part], index)
-        return total
-
-    def partials(self, codes: Int[Tensor, "item code"]) -> list[Float[Tensor, "item dim row column"]]:
-        """What is decoded before every scale, at the size of that scale (zeros for the first)."""
-        height, width = self.pyramid.grid
-        total = torch.zeros(len(codes), self.dim, height, width, device=codes.device)
-        out = []
-        for index, part in enumerate(self.pyramid.slices):
-            out.append(self.seen_by(total, index))
-            if index + 1 < len(self.pyramid.scales):
-                total = total + self._upsample(codes[:, part], index)
-        return out
-
     def lookup(self, codes: Int[Tensor, "item code"], scale: int) -> Float[Tensor, "item code dim"]:
         """Codebook vectors of one scale's codes."""
         return F.embedding(codes, self.codebooks[scale].vectors)
@@ -210,39 +190,11 @@ class MultiScaleQuantizer(nn.Module):
         """Codebook of the one plane of a scale."""
         return self.codebooks[scale].vectors[None]
 
-    def nothing(self, num_items: int) -> Float[Tensor, "item dim height width"]:
-        """The latent of no scale: zeros."""
-        vectors = self.codebooks[0].vectors
-        return torch.zeros(num_items, self.dim, *self.pyramid.grid, device=vectors.device)
-
     def add_scale(
         self, latent: Float[Tensor, "item dim height width"], codes: Int[Tensor, "item place"], scale: int
     ) -> Float[Tensor, "item dim height width"]:
         """The latent with one more scale; `codes` are those of the scale alone."""
         return latent + self._upsample(codes, scale)
-
-    def seen_by(
-        self, total: Float[Tensor, "item dim height width"], index: int
-    ) -> Float[Tensor, "item dim row column"]:
-        """What a scale is told of the sum of the coarser ones."""
-        return self.to_scale(total, index)
-
-    def left_over(
-        self,
-        latent: Float[Tensor, "item dim height width"],
-        seen: Float[Tensor, "item dim row column"],
-        index: int,
-    ) -> Float[Tensor, "item dim row column"]:
-        """What of a latent one scale has to code, given what it was told of the coarser ones."""
-        return self.to_scale(latent, index) - seen
-
-    def to_scale(
-        self, latent: Float[Tensor, "item channel height width"], index: int
-    ) -> Float[Tensor, "item channel row column"]:
-        """A latent, or anything else on its grid, at one scale: area-downsampled."""
-        scale = self.pyramid.scales[index]
-        size = (scale.height, scale.width)
-        return latent if latent.shape[-2:] == size else F.interpolate(latent, size, mode="area")
 
     def _upsample(self, codes: Tensor, index: int) -> Tensor:
         scale = self.pyramid.scales[index]
