@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing import active_children, resource_tracker
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -193,10 +193,10 @@ class Loader:
             **workers,
         )
         STARTED.add(self)
-        before = set(active_children())
         with held_signals():
             batches = iter(loader)
-        self.workers = set(active_children()) - before
+        # Not the children that are new: another thread may start its loader at the same time.
+        self.workers = set(getattr(batches, "_workers", []))
         return batches
 
     def note(self, journal: Journal) -> None:

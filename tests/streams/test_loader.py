@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
@@ -287,6 +288,18 @@ def test_after_closing_the_next_batch_is_still_the_next():
     first = batches_of(loader, 1)
     loader.close()
     assert all(torch.equal(one, other) for one, other in zip(first + batches_of(loader, 1), expected, strict=True))
+
+
+def test_loaders_that_start_in_two_threads_at_a_time_do_not_take_each_others_workers():
+    loaders = [loader_of(10, 4, num_workers=1), loader_of(10, 4, num_workers=1)]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda loader: batches_of(loader, 1)[0], loaders)
+    assert torch.equal(first, second)
+    assert [len(loader.workers) for loader in loaders] == [1, 1]
+    assert not loaders[0].workers & loaders[1].workers
+    loaders[0].close()
+    assert [worker.is_alive() for worker in loaders[1].workers] == [True]
+    loaders[1].close()
 
 
 NEVER_CLOSED = """
