@@ -84,7 +84,7 @@ class Watch:
         from streams.pyav.writer import write_video
         from worldmodel.evaluation.films import joined_sound, strip_of
         from worldmodel.evaluation.pictures import save_png
-        from worldmodel.rollouts.imagination import enlarge
+        from worldmodel.rollouts.imagination import watchable
 
         # A film has no gaps: only what follows the last one is written.
         kept, first = list(self.kept), self.kept[-1][0] - len(self.kept) + 1
@@ -99,7 +99,8 @@ class Watch:
         folder.mkdir(parents=True, exist_ok=True)
         film, sheet = folder / "last.mp4", folder / "last.png"
         heard = joined_sound(last, self.clips)
-        write_video(film, enlarge(last.frames), self.clips.frames_per_second, heard, self.clips.sample_hz)
+        factor = watchable(*last.frames.shape[-2:])
+        write_video(film, last.frames, self.clips.frames_per_second, heard, self.clips.sample_hz, factor=factor)
         save_png(strip_of({"frames": last}, None, self.clips), sheet)
         return [f"{film}: the last {len(kept)} frames", f"{sheet}: contact sheet"]
 

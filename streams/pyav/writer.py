@@ -18,14 +18,24 @@ def write_video(
     sound: Float32[Tensor, " sample"] | None = None,
     sample_hz: int = 16000,
     encoder: EncoderSettings | None = None,
+    factor: int = 1,
 ) -> None:
     """Writes an mp4 with H.264 (yuv420p) and AAC; the file appears under its name only when it is complete.
+
+    Args:
+        path: of the file.
+        frames: pictures.
+        frames_per_second: of the video.
+        sound: from its first frame on, mono.
+        sample_hz: of the sound.
+        encoder: how it is encoded.
+        factor: how often every pixel is repeated in both directions, frame by frame.
 
     Raises:
         ValueError: height or width is odd, which yuv420p cannot hold.
     """
     encoder = encoder or EncoderSettings()
-    height, width = frames.shape[-2:]
+    height, width = (factor * side for side in frames.shape[-2:])
     if height % 2 or width % 2:
         raise ValueError(f"frames are {height}x{width}: height and width must be even for H.264 in yuv420p")
     partial = path.with_name(f".{path.name}.partial")
@@ -35,8 +45,9 @@ def write_video(
         if sound is not None:
             track = container.add_stream("aac", rate=sample_hz, layout="mono")
             track.bit_rate = encoder.sound_bits_per_second
-        for number, frame in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
-            shown = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        for number, frame in enumerate(frames):
+            large = frame.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+            shown = av.VideoFrame.from_ndarray(large.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
             shown.pts = number
             container.mux(picture.encode(shown))
         container.mux(picture.encode(None))

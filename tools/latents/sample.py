@@ -30,7 +30,7 @@ def run(arguments: Namespace) -> None:
     from worldmodel.errors import SettingsError
     from worldmodel.evaluation.films import joined_sound, strip_of
     from worldmodel.evaluation.pictures import save_png
-    from worldmodel.rollouts.imagination import enlarge
+    from worldmodel.rollouts.imagination import watchable
 
     if arguments.num_clips < 1:
         raise SettingsError(f"--num_clips {arguments.num_clips}: give 1 or more")
@@ -46,7 +46,8 @@ def run(arguments: Namespace) -> None:
     parts = [torch.zeros(length) if sound is None else sound for sound in heard]
     frames = torch.cat([clip.frames for clip in shown])
     sound = torch.cat(parts) if length else None
-    write_video(film, enlarge(frames), settings.frames_per_second, sound, settings.sample_hz)
+    factor = watchable(*frames.shape[-2:])
+    write_video(film, frames, settings.frames_per_second, sound, settings.sample_hz, factor=factor)
     labels = [f"{Path(clip.video).stem[-20:]} {float(clip.seconds[0]):.1f} s" for clip in shown]
     rows = {f"{number}: {label}": clip for number, (label, clip) in enumerate(zip(labels, shown, strict=True))}
     save_png(strip_of(rows, None, settings), sheet)

@@ -1,12 +1,13 @@
 """`worldmodel rollout`: a video's first frames, or the codes of an earlier rollout, go on in imagination."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -40,9 +41,11 @@ def imagine(settings: RolloutSettings) -> list[str]:
 def imagine_with(run: Run, settings: RolloutSettings, device: torch.device, progress: bool = True) -> list[str]:
     """Imagine with a loaded run that is on `device`, under settings that were checked; see `imagine`."""
     check_sampling(settings.sampling, len(run.model.decoder.slices))
+    check_memory(settings.num_rollouts, settings.context_frames + settings.horizon, run.picture.clips)
     begin = begin_from_codes if settings.continue_from is not None else begin_from_video
     beginning = begin(run, settings, device)
     start, generator = beginning.rollout, beginning.generator
+    check_memory(len(start.codes), start.codes.shape[1] + settings.horizon, run.picture.clips)
     has_sound = torch.full((len(start.codes),), start.has_sound, device=device)
     imagined = imagine_frames(
         run.model, start.codes.to(device), has_sound, settings.horizon, settings.sampling, generator, progress
@@ -51,6 +54,8 @@ def imagine_with(run: Run, settings: RolloutSettings, device: torch.device, prog
     rollout = replace(start, codes=codes, generator_state=generator.get_state(), device=generator.device.type)
     rollouts = decode_clips(run, codes.to(device), rollout.start_seconds)
     lines = write_outputs(Path(settings.out), rollout, rollouts, beginning.truth, run.picture.clips)
+    if imagined.shape[1] < settings.horizon:
+        lines.append(f"stopped after {imagined.shape[1]} of {settings.horizon} frames: --continue goes on from there")
     return beginning.notes + lines
 
 
@@ -65,14 +70,24 @@ def imagine_frames(
 ) -> Int[Tensor, "batch horizon code"]:
     """Codes of the frames after these, on the CPU, with a bar that shows frames per second.
 
-    Rollouts of one prompt share the reading of it.
+    Rollouts of one prompt share the reading of it. After Ctrl-C there are fewer frames than were asked for, at least
+    one, and the generator is where it was after the last of them.
     """
     num_rollouts = len(codes) if bool((codes == codes[:1]).all() and (has_sound == has_sound[:1]).all()) else 1
     codes, has_sound = codes[::num_rollouts], has_sound[::num_rollouts]
     frames = islice(roll_out(model, codes, has_sound, sampling, generator, num_rollouts=num_rollouts), horizon)
     bar = tqdm(frames, "imagining", horizon, unit="frame", disable=not progress)
-    # Copying every frame to the CPU waits for it, so the bar's rate is that of finished frames.
-    return torch.stack([frame.cpu() for frame in bar], 1)
+    found: list[Tensor] = []
+    try:
+        for frame in bar:
+            # Copying every frame to the CPU waits for it, so the bar's rate is that of finished frames.
+            found.append(frame.cpu())
+            after = generator.get_state()
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        generator.set_state(after)
+    return torch.stack(found, 1)
 
 
 def write_outputs(
@@ -87,7 +102,8 @@ def write_outputs(
     names = [out] if len(rollouts) == 1 else [out.with_stem(f"{out.stem}_{number}") for number in range(len(rollouts))]
     for path, clip in zip(names, rollouts, strict=True):
         sound = joined_sound(clip, clips)
-        write_video(path, enlarge(clip.frames), clips.frames_per_second, sound, clips.sample_hz)
+        factor = watchable(*clip.frames.shape[-2:])
+        write_video(path, clip.frames, clips.frames_per_second, sound, clips.sample_hz, factor=factor)
         heard = "no sound" if sound is None else "with sound"
         lines.append(f"{path}: {num_context} frames of context, {num_frames - num_context} imagined, {heard}")
     strip, codes = out.with_suffix(".png"), out.with_suffix(CODES)
@@ -108,13 +124,26 @@ def comparison_lines(compared: dict[str, dict[int, float]]) -> list[str]:
     return [f"{name:24}{''.join(cells)}" for name, cells in table.items()]
 
 
-def enlarge(frames: UInt8[Tensor, "frame 3 height width"]) -> UInt8[Tensor, "frame 3 tall wide"]:
-    """Repeat pixels until the shorter side has 256 at least and both sides are even, as H.264 needs."""
-    height, width = frames.shape[-2:]
+def watchable(height: int, width: int) -> int:
+    """How often pixels are repeated until the shorter side has 256 and both sides are even, as H.264 needs."""
     factor = max(1, -(-WATCHED_PIXELS // min(height, width)))
-    if factor % 2 and (height % 2 or width % 2):
-        factor += 1
-    return frames.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    return factor + 1 if factor % 2 and (height % 2 or width % 2) else factor
+
+
+def check_memory(num_rollouts: int, num_frames: int, clips: ClipSettings) -> None:
+    """Refuse what is too long for the frames to lie in half of this machine's memory: beside them there are others.
+
+    Raises:
+        SettingsError: it is.
+    """
+    needed = num_rollouts * num_frames * (3 * clips.height * clips.width + 4 * clips.samples_per_frame)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory // 2:
+        longest = memory // 2 * num_frames // needed
+        raise SettingsError(
+            f"{num_rollouts} times {num_frames} frames with their sound need {needed / 2**30:.0f} GiB, this machine "
+            f"has {memory / 2**30:.0f}: ask for {longest} frames at most, context included, or for fewer rollouts"
+        )
 
 
 def check_settings(settings: RolloutSettings) -> None:

@@ -27,6 +27,16 @@ def test_a_video_without_sound_has_no_sound_track(tmp_path: Path):
     assert read_sound(tmp_path / "a.mp4", 0.0, 0.3, HZ) is None
 
 
+def test_pixels_are_repeated_on_request(tmp_path: Path):
+    frames = torch.zeros(2, 3, 15, 16, dtype=torch.uint8)
+    frames[:, :, 5:10, 4:8] = 200
+    write_video(tmp_path / "a.mp4", frames, 10.0, factor=4)
+    shown, _ = reference(tmp_path / "a.mp4", 60, 64)
+    expected = frames.repeat_interleave(4, 2).repeat_interleave(4, 3).numpy()
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).mean() < 4.0
+
+
 def test_odd_sizes_cannot_be_written(tmp_path: Path):
     with pytest.raises(ValueError, match="15x16: height and width must be even"):
         write_video(tmp_path / "a.mp4", torch.zeros(3, 3, 15, 16, dtype=torch.uint8), 10.0)

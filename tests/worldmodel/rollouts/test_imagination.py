@@ -12,15 +12,16 @@ from streams.pyav.pictures import PyAVReader
 from streams.pyav.sound import read_sound
 from tests.fake_codecs import make_videos
 from tests.worldmodel.tiny_run import CLIPS, TinyRun, tiny_run
+from worldmodel.decoder import FrameDecoder
 from worldmodel.errors import CheckpointError, MediaError, SettingsError
 from worldmodel.rollouts.beginning import read_prompt
 from worldmodel.rollouts.imagination import (
     check_settings,
     comparison_lines,
-    enlarge,
     find_device,
     imagine,
     imagine_with,
+    watchable,
 )
 from worldmodel.rollouts.rollout import roll_out
 from worldmodel.rollouts.rollout_codes import load_codes
@@ -186,11 +187,38 @@ def test_a_device_that_is_not_here_is_refused():
 
 @pytest.mark.parametrize(("size", "large"), [((16, 24), (256, 384)), ((85, 90), (340, 360)), ((301, 400), (602, 800))])
 def test_frames_are_enlarged_by_whole_factors_to_even_sizes(size: tuple[int, int], large: tuple[int, int]):
-    frames = torch.randint(0, 255, (2, 3, *size), dtype=torch.uint8)
-    enlarged = enlarge(frames)
-    assert enlarged.shape == (2, 3, *large)
-    factor = large[0] // size[0]
-    assert enlarged[:, :, factor - 1 :: factor, ::factor].equal(frames)
+    factor = watchable(*size)
+    assert (factor * size[0], factor * size[1]) == large
+
+
+def test_what_was_imagined_before_ctrl_c_is_kept_and_goes_on_as_if_nothing_had_been(
+    video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    drawn = SamplingSettings(moved_scales=0)
+    run = tiny_run()
+    roll(run, tmp_path / "whole.mp4", prompt=video, horizon=5, sampling=drawn)
+    step, num_scales = FrameDecoder.step, len(run.model.decoder.slices)
+    calls = iter(range(10**6))
+
+    def stopping(*arguments: Any) -> torch.Tensor:
+        if next(calls) == 2 * num_scales + 1:  # in the middle of the third frame, after a draw
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrameDecoder, "step", stopping)
+        lines = roll(run, tmp_path / "part.mp4", prompt=video, horizon=5, sampling=drawn)
+    assert lines[-1] == "stopped after 2 of 5 frames: --continue goes on from there"
+    codes = str(tmp_path / "part.codes.safetensors")
+    roll(run, tmp_path / "rest.mp4", continue_from=codes, horizon=3, sampling=drawn)
+    assert codes_of(tmp_path / "rest.mp4").equal(codes_of(tmp_path / "whole.mp4"))
+
+
+def test_a_rollout_that_no_memory_holds_is_refused_in_one_line(video: str, tmp_path: Path):
+    with pytest.raises(
+        SettingsError, match=r"1 times 1000000003 frames .* need \d+ GiB, .* ask for \d+ frames at most"
+    ):
+        roll(tiny_run(), tmp_path / "out.mp4", prompt=video, horizon=10**9)
 
 
 def test_a_comparison_of_nothing_has_no_lines():
