@@ -105,7 +105,7 @@ def ending(folder: Path, seconds: float, quick: bool, status: int) -> str:
 {seconds / 60:.1f} minutes; {verdict}.
 
 look at   {folder}/rollout_0.png            prompt and truth above the rollout
-          {folder}/world/evaluation.png     PSNR over the horizon
+          {folder}/world/evaluation.png     PSNR and drift over the horizon
 listen to {folder}/rollout_0.mp4
 watch     .venv/bin/tensorboard --logdir {folder}
 

@@ -29,12 +29,14 @@ def table(variants: dict[str, Measures], compare: dict[str, list[str]]) -> list[
     horizons = [horizon for horizon in SHOWN_HORIZONS if all(horizon in m["rollout_psnr"] for m in variants.values())]
     heads = ["variant", "codec PSNR (dB)", *(f"bits per frame of {name}" for name in BITS), "still codes that change"]
     heads += [f"rollout PSNR at {horizon}" for horizon in horizons]
+    heads += [f"drift of codes at {horizon} (bits)" for horizon in horizons]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for name, measures in variants.items():
         changed = measures["codec"]["still_finest_codes"]["changed"]
         cells = [name, f"{psnr_of(measures):.2f}", *(f"{bits(measures):.1f}" for bits in BITS.values())]
         cells += ["none is still" if changed is None else f"{changed:.1%}"]
-        lines.append(_row([*cells, *(f"{measures['rollout_psnr'][horizon]:.2f}" for horizon in horizons)]))
+        cells += [f"{measures['rollout_psnr'][horizon]:.2f}" for horizon in horizons]
+        lines.append(_row([*cells, *(f"{measures['drift'][horizon]:.3f}" for horizon in horizons)]))
     for name, others in compare.items():
         lines += ["", *comparison(name, variants[name], {other: variants[other] for other in others})]
     return lines

@@ -35,7 +35,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def entropy_bits(counts: Integer[np.ndarray, " entry"]) -> float:
+def entropy_bits(counts: Integer[np.ndarray, " entry"] | Float[np.ndarray, " entry"]) -> float:
     """Entropy in bits of a code drawn as often as counted; its perplexity is 2 to this power.
 
     It is the loss of the best model that knows nothing but how often each code occurs, so a trained one must be below.
@@ -57,3 +57,24 @@ def unigram_entropy_bits(codes: Integer[np.ndarray, "*clip code"], slices: tuple
         slices: where every scale lies in the flat codes (`Pyramid.slices`).
     """
     return [entropy_bits(np.bincount(codes[..., part].reshape(-1))) for part in slices]
+
+
+def code_divergence_bits(
+    codes: Integer[np.ndarray, "clip code"], reference: Integer[np.ndarray, "other code"], slices: tuple[slice, ...]
+) -> float:
+    """Jensen-Shannon divergence in bits between how often each code occurs, the mean over the scales (Lin 1991).
+
+    0 where both use their codes alike, 1 where they share none; a few clips of one kind already differ by something.
+
+    Args:
+        codes: flat codes of frames, all scales concatenated.
+        reference: what they are compared with.
+        slices: where every scale lies in the flat codes (`Pyramid.slices`).
+    """
+    found = []
+    for part in slices:
+        size = 1 + max(int(codes[:, part].max()), int(reference[:, part].max()))
+        ours, theirs = (np.bincount(each[:, part].reshape(-1), minlength=size) for each in (codes, reference))
+        both = ours / ours.sum() + theirs / theirs.sum()
+        found.append(entropy_bits(both) - (entropy_bits(ours) + entropy_bits(theirs)) / 2)
+    return float(np.mean(found))

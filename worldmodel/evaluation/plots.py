@@ -11,20 +11,30 @@ from matplotlib.figure import Figure
 mpl.use("agg")
 
 
-def plot_horizons(curves: dict[str, Float[np.ndarray, "clip horizon"]], frames_per_second: float, path: Path) -> None:
-    """PSNR over the horizon, mean and 95 % interval of the mean (normal approximation), as a PNG."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, values in curves.items():
-        horizons = np.arange(1, values.shape[1] + 1)
+def plot_horizons(
+    psnr: dict[str, Float[np.ndarray, "clip horizon"]],
+    divergence: dict[str, Float[np.ndarray, " horizon"]],
+    frames_per_second: float,
+    path: Path,
+) -> None:
+    """PSNR over the horizon, mean and 95 % interval of it (normal approximation), and drift of codes, as a PNG."""
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    axes, drift = figure.subplots(1, 2)
+    for name, values in psnr.items():
         mean, error = values.mean(0), 1.96 * values.std(0) / np.sqrt(len(values))
+        horizons = np.arange(1, len(mean) + 1)
         axes.plot(horizons, mean, label=name)
         axes.fill_between(horizons, mean - error, mean + error, alpha=0.2)
-    axes.set_xlabel(f"horizon (frames at {frames_per_second:g} per second)")
+    for name, values in divergence.items():
+        drift.plot(np.arange(1, len(values) + 1), values, label=name)
     axes.set_ylabel("PSNR (dB)")
-    axes.set_title(f"{len(next(iter(curves.values())))} held-out clips")
-    axes.legend()
-    axes.grid(alpha=0.3)
+    axes.set_title(f"{len(next(iter(psnr.values())))} held-out clips")
+    drift.set_ylabel("bits (Jensen-Shannon)")
+    drift.set_title("how differently codes are used than in the truth")
+    for each in (axes, drift):
+        each.set_xlabel(f"horizon (frames at {frames_per_second:g} per second)")
+        each.legend()
+        each.grid(alpha=0.3)
     save(figure, path)
 
 
@@ -70,6 +80,24 @@ def plot_tradeoff(points: dict[str, tuple[float, float]], curves: Sequence[Seque
     axes.set_ylabel("PSNR of the codec (dB)")
     axes.legend()
     axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+def plot_rates(panels: dict[str, dict[str, list[tuple[float, float]]]], quantity: str, path: Path) -> None:
+    """A panel for each name, and in it a line of (learning rate, value) for each size, best rates marked; a PNG."""
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    row = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axes, (title, lines) in zip(row, panels.items(), strict=True):
+        for name, points in lines.items():
+            (line,) = axes.plot(*zip(*points, strict=True), label=name)
+            rate, value = min(points, key=lambda point: point[1])
+            axes.plot([rate], [value], "o", color=line.get_color())
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_title(title)
+        axes.grid(alpha=0.3)
+    row[0].set_ylabel(quantity)
+    row[0].legend()
     save(figure, path)
 
 

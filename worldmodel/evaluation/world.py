@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from streams.clip import Batch
 from streams.videos import VideoSource
 from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource, require_codec
 from worldmodel.data import opened_cache
 from worldmodel.errors import CacheError, SettingsError
-from worldmodel.evaluation.films import decode_clips, encode_clips
-from worldmodel.evaluation.metrics import bootstrap_interval, psnr
+from worldmodel.evaluation.horizons import COPY, ROLLOUT, measure_horizons
+from worldmodel.evaluation.metrics import bootstrap_interval
 from worldmodel.evaluation.plots import plot_horizons
 from worldmodel.objective import WorldObjective
-from worldmodel.rollouts.rollout import roll_out
 from worldmodel.rollouts.sampling import check_sampling
 from worldmodel.run import LoadedRun, load_run
 from worldmodel.settings import EvaluateSettings
@@ -55,7 +52,7 @@ class Comparison:
 
 
 def evaluate_run(settings: EvaluateSettings) -> bool:
-    """Measure, print the table, and write evaluation.json and evaluation.png into the run's folder.
+    """Measure, print the table, and write evaluation.json, .csv and .png into the run's folder.
 
     Returns:
         Whether all that is required was passed.
@@ -81,7 +78,7 @@ def evaluate_run(settings: EvaluateSettings) -> bool:
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps([asdict(comparison) for comparison in comparisons], indent=2), encoding="utf-8")
     partial.replace(out)
-    print(f"{out}\n{out.with_suffix('.png')}")
+    print("\n".join(str(out.with_suffix(ending)) for ending in (".json", ".csv", ".png")))
     return all(comparison.passed for comparison in comparisons if comparison.required)
 
 
@@ -96,54 +93,29 @@ def table(comparisons: list[Comparison]) -> list[str]:
 
 
 def measure_rollouts(run: LoadedRun, cache: LatentCache, settings: EvaluateSettings) -> list[Comparison]:
-    """PSNR of rollouts of held-out videos against copying the last true frame, clip by clip."""
+    """PSNR of rollouts of held-out videos against copying the last true frame, clip by clip.
+
+    Also prints how far the codes of rollouts drift, and writes evaluation.png and evaluation.csv.
+    """
     source = heldout_videos(run, cache, settings.context_frames + settings.horizon)
-    count = min(settings.num_clips, len(source))
-    indices = np.linspace(0, len(source) - 1, count).astype(int)
-    rollout, copy, codec = [], [], []
-    generator = torch.Generator().manual_seed(settings.seed)
-    for start in tqdm(range(0, count, BATCH_CLIPS), "rollouts", unit="batch"):
-        clips = [source.read(int(i), np.random.default_rng(0)) for i in indices[start : start + BATCH_CLIPS]]
-        batch = source.collate(clips)
-        codes = encode_clips(run, batch)
-        imagined = imagine_clips(run, batch, codes[:, : settings.context_frames], settings, generator)
-        truth = batch.frames[:, settings.context_frames :]
-        rollout.append(psnr(imagined, truth))
-        copy.append(psnr(batch.frames[:, settings.context_frames - 1 :][:, :1].expand_as(truth), truth))
-        rebuilt = torch.stack([clip.frames for clip in decode_clips(run, codes[:, settings.context_frames :])])
-        codec.append(psnr(rebuilt, truth))
-    # A frame that stands still is copied without any error: capped, so that one clip does not decide the mean.
-    curves = {"rollout": rollout, "copy of the last frame": copy, "codec": codec}
-    capped = {name: np.concatenate(values).clip(max=60.0) for name, values in curves.items()}
-    plot_horizons(capped, run.picture.clips.frames_per_second, Path(settings.run) / "evaluation.png")
+    horizons = measure_horizons(run, source, settings)
+    source.close()
+    plot_horizons(
+        horizons.psnr, horizons.divergence, run.picture.clips.frames_per_second, Path(settings.run) / "evaluation.png"
+    )
+    horizons.write(Path(settings.run) / "evaluation.csv")
+    shown = [horizon for horizon in HORIZONS if horizon <= settings.horizon]
+    print("\n".join(horizons.drift_lines(shown)))
     return [
         ahead_of(
             f"PSNR at horizon {horizon} (dB)",
-            capped["rollout"][:, horizon - 1],
-            capped["copy of the last frame"][:, horizon - 1],
+            horizons.psnr[ROLLOUT][:, horizon - 1],
+            horizons.psnr[COPY][:, horizon - 1],
             settings.seed,
             required=horizon not in AIMED,
         )
-        for horizon in HORIZONS
-        if horizon <= settings.horizon
+        for horizon in shown
     ]
-
-
-def imagine_clips(
-    run: LoadedRun,
-    batch: Batch,
-    prompt: Int[Tensor, "batch frame code"],
-    settings: EvaluateSettings,
-    generator: torch.Generator,
-) -> Tensor:
-    """Frames after the prompt, (batch, horizon, 3, height, width), 0 to 255."""
-    frames = islice(roll_out(run.model, prompt, batch.has_sound, settings.sampling, generator), settings.horizon)
-    codes = torch.stack(list(frames), 1)
-    num_picture = run.picture.pyramid.num_codes
-    decoded = run.picture.decode(codes[..., :num_picture])
-    from streams.clip import to_uint8
-
-    return to_uint8(decoded)
 
 
 def heldout_videos(run: LoadedRun, cache: LatentCache, num_frames: int) -> VideoSource:

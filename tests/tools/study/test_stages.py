@@ -80,6 +80,8 @@ def test_a_study_goes_on_where_it_stopped_and_ends_with_a_table(
     ]["codec"] | {"encoded_frames_per_second": 0, "decoded_frames_per_second": 0}
     assert found["sticky"]["model_bits"] != found["noisy"]["model_bits"]
     assert list(found["sticky"]["rollout_psnr"]) == ["1", "2", "4"]
+    assert all(0 <= bits <= 1 for each in found.values() for bits in each["drift"].values())
+    assert list(found["sticky"]["drift"]) == ["1", "2", "4"]
     changed = [found[name]["codec"]["scales"][-1]["changed"] for name in ("sticky", "nearest")]
     assert changed[0] <= changed[1]
     with Image.open(out / "study.png") as picture:

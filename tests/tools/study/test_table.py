@@ -9,6 +9,7 @@ def measures(psnr: float, bits: float, changed: float | None = 0.1) -> dict[str,
     return {
         "model_bits": bits,
         "rollout_psnr": {"1": 25.0, "2": 23.0, "4": 21.0},
+        "drift": {"1": 0.125, "2": 0.25, "4": 0.5},
         "codec": {
             "psnr": {"mean": psnr, "low": psnr - 1, "high": psnr + 1},
             "bits_per_frame": {"alone": 4 * bits, "in_time": 2 * bits},
@@ -20,9 +21,9 @@ def measures(psnr: float, bits: float, changed: float | None = 0.1) -> dict[str,
 def test_a_table_has_a_line_for_each_variant_and_horizons_that_all_have():
     lines = table({"a": measures(27.0, 100.0), "b": measures(28.0, 240.0, None)}, {})
     assert len(lines) == 4
-    assert {line.count("|") for line in lines} == {9}
-    assert lines[0].endswith("| rollout PSNR at 1 | rollout PSNR at 4 |")
-    assert lines[2] == "| a | 27.00 | 100.0 | 400.0 | 200.0 | 10.0% | 25.00 | 21.00 |"
+    assert {line.count("|") for line in lines} == {11}
+    assert lines[0].endswith("| rollout PSNR at 4 | drift of codes at 1 (bits) | drift of codes at 4 (bits) |")
+    assert lines[2] == "| a | 27.00 | 100.0 | 400.0 | 200.0 | 10.0% | 25.00 | 21.00 | 0.125 | 0.500 |"
     assert "none is still" in lines[3]
 
 

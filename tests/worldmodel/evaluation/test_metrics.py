@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.evaluation.metrics import bootstrap_interval, entropy_bits, psnr, unigram_entropy_bits
+from worldmodel.evaluation.metrics import (
+    bootstrap_interval,
+    code_divergence_bits,
+    entropy_bits,
+    psnr,
+    unigram_entropy_bits,
+)
 
 
 def test_psnr_is_that_of_the_textbook():
@@ -55,3 +61,19 @@ def test_entropy_of_nothing_is_refused():
 def test_entropy_is_given_for_every_scale():
     codes = np.array([[[0, 1, 2, 3, 4]], [[0, 1, 2, 3, 4]]], dtype=np.uint16)
     assert unigram_entropy_bits(codes, (slice(0, 1), slice(1, 5))) == [0, 2]
+
+
+def test_codes_that_are_used_alike_do_not_diverge_and_others_by_a_bit_at_most():
+    codes, two = np.array([[0, 1, 2], [0, 2, 1]]), (slice(0, 1), slice(1, 3))
+    assert code_divergence_bits(codes, codes[::-1], two) == pytest.approx(0)
+    assert code_divergence_bits(codes, codes + 5, two) == pytest.approx(1)
+    # The first scale is the same, the second has nothing in common.
+    assert code_divergence_bits(codes, codes + np.array([0, 5, 5]), two) == pytest.approx(0.5)
+
+
+def test_divergence_is_the_mean_distance_to_the_mixture():
+    first, second = np.array([[0], [0], [0], [1]]), np.array([[0], [1], [1], [2]])
+    p, q = np.array([0.75, 0.25, 0.0]), np.array([0.25, 0.5, 0.25])
+    mixture = (p + q) / 2
+    expected = sum(x * np.log2(x / m) for each in (p, q) for x, m in zip(each, mixture, strict=True) if x > 0) / 2
+    assert code_divergence_bits(first, second, (slice(0, 1),)) == pytest.approx(expected)

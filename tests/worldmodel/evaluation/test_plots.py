@@ -6,26 +6,29 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from worldmodel.evaluation.plots import plot_horizons, plot_mels, plot_surprise, plot_tradeoff
+from worldmodel.evaluation.plots import plot_horizons, plot_mels, plot_rates, plot_surprise, plot_tradeoff
 
 CURVES = {"rollout": np.array([[30.0, 25.0, 20.0], [32.0, 27.0, 16.0]]), "copy": np.full((2, 3), 18.0)}
 
 
+DRIFT = {"rollout": np.array([0.1, 0.2, 0.4])}
+
+
 def test_a_plot_is_a_png_that_is_written_whole(tmp_path: Path):
     path = tmp_path / "evaluation.png"
-    plot_horizons(CURVES, 10.0, path)
+    plot_horizons(CURVES, DRIFT, 10.0, path)
     with Image.open(path) as picture:
         assert picture.format == "PNG"
-        assert picture.size == (840, 480)
+        assert picture.size == (1440, 480)
         assert len(picture.convert("L").getcolors() or []) > 10
     assert [file.name for file in tmp_path.iterdir()] == ["evaluation.png"]
-    plot_horizons(CURVES, 10.0, path)  # a second time replaces it
+    plot_horizons(CURVES, DRIFT, 10.0, path)  # a second time replaces it
 
 
 def test_means_and_intervals_are_over_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.touch()))
-    plot_horizons(CURVES, 10.0, tmp_path / "evaluation.png")
+    plot_horizons(CURVES, DRIFT, 10.0, tmp_path / "evaluation.png")
     axes = drawn[0].axes[0]
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert lines.keys() == CURVES.keys()
@@ -36,6 +39,8 @@ def test_means_and_intervals_are_over_the_clips(tmp_path: Path, monkeypatch: pyt
     assert axes.get_xlabel() == "horizon (frames at 10 per second)"
     assert "dB" in axes.get_ylabel()
     assert axes.get_title() == "2 held-out clips"
+    (drift,) = drawn[0].axes[1].get_lines()
+    assert (drift.get_label(), drift.get_ydata().tolist()) == ("rollout", [0.1, 0.2, 0.4])
 
 
 def test_no_screen_is_needed():
@@ -88,3 +93,15 @@ def test_a_tradeoff_has_a_named_point_for_each_and_a_line_through_a_curve_in_ord
     assert curve.get_xdata().tolist() == [200.0, 300.0]
     assert curve.get_ydata().tolist() == [26.0, 28.0]
     assert {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in named} == points
+
+
+def test_rates_have_a_panel_for_each_rule_and_the_best_one_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.touch()))
+    lines = {"small": [(1e-3, 5.0), (1e-2, 3.0), (1e-1, 4.0)]}
+    plot_rates({"one": lines, "two": lines}, "bits", tmp_path / "rates.png")
+    for axes, title in zip(drawn[0].axes, ("one", "two"), strict=True):
+        line, best = axes.get_lines()
+        assert line.get_ydata().tolist() == [5.0, 3.0, 4.0]
+        assert (best.get_xdata().tolist(), best.get_ydata().tolist()) == ([1e-2], [3.0])
+        assert (axes.get_title(), axes.get_xscale()) == (title, "log")
