@@ -81,3 +81,12 @@ def test_what_a_config_describes_can_be_built(path: Path):
             objective = build_objective(settings, picture, sound)
             assert sum(weight.numel() for weight in objective.parameters()) > 10**5
             assert set(objective.heads) == {"flow", "speed", "arrow_of_time", "correspondence"}
+
+
+@pytest.mark.parametrize(("name", "millions"), [("small", 8), ("medium", 45), ("large", 320), ("huge", 1350)])
+def test_the_sizes_of_one_dial_are_as_large_as_they_say(name: str, millions: int):
+    settings = read(CONFIGS / "train" / f"{name}.yaml")
+    with torch.device("meta"):
+        objective = build_objective(settings, codec_of("picture", name), codec_of("sound", name))
+    count = sum(parameter.numel() for parameter in objective.parameters() if parameter.requires_grad)
+    assert count / 1e6 == pytest.approx(millions, rel=0.1)

@@ -77,7 +77,7 @@ class WorldModel(nn.Module):
 
     def __init__(self, settings: ModelSettings, picture: Quantizer, sound: Quantizer | None) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings = settings = settings.sized()
         quantizers = [picture] if sound is None else [picture, sound]
         self.quantizers = nn.ModuleList(quantizers).requires_grad_(False)
         (rows, columns), whole = picture.pyramid.grid, picture.pyramid.whole_frame

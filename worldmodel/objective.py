@@ -21,6 +21,8 @@ from worldmodel.rollouts.rollout import imagine_frame
 from worldmodel.settings import HeadSettings, SamplingSettings
 
 HEADS = ("flow", "speed", "arrow_of_time", "correspondence")
+# Channels of the trunk at which the default learning rates were chosen.
+BASE_DIM = 128
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,18 @@ class WorldObjective(nn.Module):
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Matrices of the transformers' blocks."""
         return [parameter for block in self.blocks for parameter in block.parameters() if parameter.ndim == 2]
+
+    def wide_matrices(self) -> tuple[list[nn.Parameter], float]:
+        """Matrices that sum over the trunk's channels, and what Adam's learning rate is multiplied by for them.
+
+        Adam moves every entry by its learning rate, and a sum over twice as many channels moves twice as far. So a rate
+        that was good at one width is good at another where it falls as the width grows (maximal update
+        parametrisation: Yang et al. 2022, "Tensor Programs V"). Convolutions read latents, whose number stays.
+        """
+        parts = (self.model.embeddings, self.model.trunk, self.model.decoder, self.heads)
+        linear = [module for part in parts for module in part.modules() if isinstance(module, nn.Linear)]
+        matrices = [weight for module in linear for weight in module.parameters() if weight.ndim == 2]
+        return matrices, BASE_DIM / self.model.settings.trunk.dim
 
     def forward(self, batch: CodeBatch) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Loss and metrics of one batch."""

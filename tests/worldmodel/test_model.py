@@ -20,7 +20,7 @@ from tests.worldmodel.tiny import (
 )
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.model import FrameEmbedding, WorldModel
-from worldmodel.settings import QuantizerSettings, TransformerSettings
+from worldmodel.settings import ModelSettings, QuantizerSettings, TransformerSettings
 
 NUM_PICTURE_CODES, NUM_SOUND_CODES = 21, 5
 TWO_ROWS_OF_SOUND = QuantizerSettings(grids=((1, 1), (2, 4)), vocabulary=VOCABULARY, dim=4)
@@ -32,6 +32,31 @@ def test_a_frames_codes_are_the_pictures_and_then_the_sounds():
     assert model.num_codes == NUM_PICTURE_CODES + NUM_SOUND_CODES
     # patch 2 makes 2x2 tokens of the picture's 4x4 latents; sound is one token
     assert model.states(random_codes(2, 3, model.num_codes), yes(2)).shape == (2, 3, 5, TRUNK.dim)
+
+
+def test_one_dial_sets_width_depth_and_heads():
+    model = tiny_model(ModelSettings(depth=3, trunk=TransformerSettings(attention="dense")))
+    assert (model.settings.trunk.dim, len(model.trunk.blocks), len(model.decoder.blocks)) == (192, 3, 2)
+    assert (model.settings.trunk.num_heads, model.settings.trunk.attention) == (3, "dense")
+    assert model.settings == model.settings.sized()
+    given = ModelSettings(trunk=TRUNK)
+    assert given.sized() is given
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (ModelSettings(depth=-1), "model.depth=-1: give 1 or more"),
+        (
+            ModelSettings(depth=2, trunk=TransformerSettings(dim=64)),
+            "model.depth=2 makes model.trunk 128 wide and 2 deep",
+        ),
+        (ModelSettings(depth=2, decoder=TransformerSettings(depth=7)), "makes model.decoder 128 wide and 1 deep, but"),
+    ],
+)
+def test_a_dial_beside_sizes_that_contradict_it_is_refused(settings: ModelSettings, message: str):
+    with pytest.raises(ValueError, match=message):
+        settings.sized()
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])

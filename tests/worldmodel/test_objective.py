@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.worldmodel.tiny import MODEL, QUANTIZER, VOCABULARY, random_codes, tiny_model, tiny_quantizer
 from worldmodel.cache.latents import CodeBatch
 from worldmodel.model import WorldModel
-from worldmodel.objective import HEADS, WorldObjective, corrupt
+from worldmodel.objective import BASE_DIM, HEADS, WorldObjective, corrupt
 from worldmodel.rollouts.rollout import imagine_frame
 from worldmodel.settings import HeadSettings
 
@@ -176,6 +176,21 @@ def test_the_hidden_matrices_are_those_of_the_blocks():
     expected = {name for name, weight in objective.named_parameters() if ".blocks." in name and "norm" not in name}
     assert names == expected
     assert len(names) == 5 * (MODEL.trunk.depth + MODEL.decoder.depth)
+
+
+def test_wide_matrices_are_those_that_sum_over_the_trunks_channels():
+    objective = objective_of(heads=ON)
+    chosen, ratio = objective.wide_matrices()
+    names = {name: weight for name, weight in objective.named_parameters() if any(weight is one for one in chosen)}
+    dim = MODEL.trunk.dim
+    assert ratio == BASE_DIM / dim
+    assert len(names) == len(chosen)
+    assert all(weight.shape[1] % dim == 0 for weight in names.values())
+    assert {id(one) for one in objective.hidden_matrices()} <= {id(one) for one in chosen}
+    left = {name for name, weight in objective.named_parameters() if weight.ndim >= 2 and name not in names}
+    # Convolutions over latents, rows that stand for a scale, and the codecs.
+    convolutions = ("compare.weight", "project.weight", "mix.weight", ".scale")
+    assert all(name.endswith(convolutions) or "quantizers" in name for name in left), left
 
 
 def test_training_moves_no_codebook():

@@ -1,6 +1,7 @@
 """Benchmarks, ours against its peers in one run.
 
-`streams` reads videos, `latents` reads latent caches; `train` and `rollout` run an untrained world model.
+`streams` reads videos, `latents` reads latent caches; `train` and `rollout` run an untrained world model; `sizes`
+trains small and large ones with the same learning rates.
 """
 
 import dataclasses
@@ -9,7 +10,13 @@ from importlib import import_module
 
 from jsonargparse import ArgumentParser
 
-from tools.bench.settings import LatentsSettings, RolloutBenchSettings, StreamsSettings, TrainBenchSettings
+from tools.bench.settings import (
+    LatentsSettings,
+    RolloutBenchSettings,
+    SizesSettings,
+    StreamsSettings,
+    TrainBenchSettings,
+)
 from tools.exit_status import exit_status
 
 FLAGS = {
@@ -19,6 +26,7 @@ FLAGS = {
 MODEL_BENCHES = {
     "train": (TrainBenchSettings, "Speed of training, against the same model with one masked attention call."),
     "rollout": (RolloutBenchSettings, "Speed of rollouts, against uncached ones and a decode code by code."),
+    "sizes": (SizesSettings, "Whether one learning rate is good for all sizes, and how far layers move at each width."),
 }
 
 

@@ -1,6 +1,7 @@
 """Settings of the benchmarks."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -132,4 +133,37 @@ class RolloutBenchSettings:
     folder: str = "~/.cache/worldmodel-bench"
     output: str = ""
     rounds: int = 5
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class SizesSettings:
+    """What is measured of world models of several sizes, trained on codes that move over the grid.
+
+    Attributes:
+        depths: values of model.depth; the models of the coordinate check are as wide, but all two blocks deep.
+        learning_rates: each size is trained with each, to see whether the same one is best.
+        optimizer: adamw, or muon, where the rates are those of muon and Adam has a fixed one.
+        codes: of a frame, as a pyramid of squares: 21 is 1 + 4 + 16.
+        num_frames: of a clip.
+        batch: clips of a step.
+        steps: of every training; the last quarter is what it is judged by.
+        check_steps: after which the coordinate check looks at how far every layer has moved.
+        seeds: of weights and data; the figures are means over them.
+        folder: of the plot and the file of all numbers.
+        output: file of all numbers (JSON); sizes_DATE.json in the folder above if empty.
+        quick: two small sizes, few steps: shows that all works, and measures nothing well.
+    """
+
+    depths: list[int] = field(default_factory=lambda: [1, 2, 4, 8])
+    learning_rates: list[float] = field(default_factory=lambda: [5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2])
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    codes: int = 21
+    num_frames: int = 6
+    batch: int = 4
+    steps: int = 80
+    check_steps: int = 5
+    seeds: list[int] = field(default_factory=lambda: [0, 1])
+    folder: str = "~/.cache/worldmodel-bench"
+    output: str = ""
     quick: bool = False

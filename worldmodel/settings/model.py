@@ -1,7 +1,10 @@
 """The world model, how it is trained and how it is drawn from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+# Channels of the trunk that a block of it brings along where one dial sets the size; as many make an attention head.
+DIM_PER_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class ModelSettings:
             rollout drifts less; 0 corrupts none.
         drop_past: share of the clips whose next frames are predicted from the last frame alone while training, as
             sampling.guidance will need it.
+        depth: one dial for the size: a trunk of so many blocks, 64 channels wide for each, and half as many blocks in
+            the decoder. 4, 8, 16 and 26 make about 8M, 45M, 320M and 1.3B parameters; 0 leaves trunk and decoder as
+            they are given.
     """
 
     trunk: TransformerSettings = field(default_factory=TransformerSettings)
@@ -54,6 +60,31 @@ class ModelSettings:
     own_context_from: float = 0.6
     context_noise: float = 0.0
     drop_past: float = 0.0
+    depth: int = 0
+
+    def sized(self) -> "ModelSettings":
+        """The same with trunk and decoder of the size that depth stands for.
+
+        Raises:
+            ValueError: depth is negative, or sizes are given beside it.
+        """
+        if self.depth == 0:
+            return self
+        if self.depth < 0:
+            raise ValueError(f"model.depth={self.depth}: give 1 or more, or 0 for the sizes of trunk and decoder")
+        dim = DIM_PER_BLOCK * self.depth
+        depths = {"trunk": self.depth, "decoder": -(-self.depth // 2)}
+        sizes = {}
+        for name, depth in depths.items():
+            given: TransformerSettings = getattr(self, name)
+            sizes[name] = TransformerSettings(dim, depth, num_heads=self.depth, attention=given.attention)
+            default = type(self).__dataclass_fields__[name].default_factory()
+            if replace(given, attention=default.attention) not in (default, replace(sizes[name], attention="sdpa")):
+                raise ValueError(
+                    f"model.depth={self.depth} makes model.{name} {dim} wide and {depth} deep, but its size is given "
+                    f"too ({given}): leave out one of them"
+                )
+        return replace(self, **sizes)
 
 
 @dataclass(frozen=True)

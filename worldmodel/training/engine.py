@@ -103,6 +103,15 @@ class HasHiddenMatrices(Protocol):
 
 
 @runtime_checkable
+class HasWidth(Protocol):
+    """An objective that is made in several widths, with one learning rate for all of them."""
+
+    def wide_matrices(self) -> tuple[list[nn.Parameter], float]:
+        """Matrices that sum over as many channels as it is wide, and what Adam's rate is multiplied by for them."""
+        ...
+
+
+@runtime_checkable
 class Recomputes(Protocol):
     """An objective whose transformers can do without most of their activations."""
 
@@ -114,8 +123,9 @@ class Recomputes(Protocol):
 def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
     """Trainable parameters in groups.
 
-    Matrices (two axes or more) decay, the others do not. With muon, the objective's hidden matrices are a group of
-    their own, and each parameter is marked for DeepSpeed, which must keep those matrices whole.
+    Matrices (two axes or more) decay, the others do not. Those that the objective calls wide are a group of their own.
+    With muon so are its hidden matrices, and each parameter is marked for DeepSpeed, which must keep those whole. A
+    group's `ratio` is what the learning rate of AdamW and Adam is multiplied by for it.
 
     Raises:
         ValueError: muon is asked for, and the objective names no hidden matrices.
@@ -127,14 +137,19 @@ def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict
         raise ValueError("training.optimizer=muon is for the world model's transformers: use adamw here")
     hidden = {id(parameter) for parameter in chosen}
     rest = [parameter for parameter in parameters if id(parameter) not in hidden]
+    summing, ratio = module.wide_matrices() if isinstance(module, HasWidth) else ([], 1.0)
+    wide = {id(parameter) for parameter in summing}
+    decay = settings.weight_decay
     groups: list[dict[str, Any]] = [
-        {"params": [one for one in rest if one.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [one for one in rest if one.ndim < 2], "weight_decay": 0.0},
+        {"params": [one for one in rest if one.ndim >= 2 and id(one) not in wide], "weight_decay": decay, "ratio": 1.0},
+        {"params": [one for one in rest if id(one) in wide], "weight_decay": decay, "ratio": ratio},
+        {"params": [one for one in rest if one.ndim < 2], "weight_decay": 0.0, "ratio": 1.0},
     ]
     if muon:
         for group in groups:
             group |= {"use_muon": False, "betas": (0.9, 0.999), "eps": 1e-8}
-        groups.append({"params": chosen, "weight_decay": settings.weight_decay, "use_muon": True})
+        own = settings.muon_learning_rate / settings.learning_rate
+        groups.append({"params": chosen, "weight_decay": decay, "ratio": own, "use_muon": True})
         for group in groups:
             for parameter in group["params"]:
                 parameter.use_muon = group["use_muon"]
@@ -200,8 +215,7 @@ class Engine:
         self.num_micro, self.num_backward, self.num_updates = settings.accumulate, 0, 0
         groups = parameter_groups(objective, settings)
         # Not kept in the groups themselves: a resumed run would take over the ratio of its checkpoint.
-        muon = settings.muon_learning_rate / settings.learning_rate if settings.optimizer == "muon" else 1.0
-        self.ratios = [muon if group.get("use_muon") else 1.0 for group in groups]
+        self.ratios = [group.pop("ratio") for group in groups]
         if not groups:
             raise ValueError("the objective has no parameter that requires a gradient")
         hide_warnings()

@@ -107,6 +107,28 @@ def test_muon_gets_the_hidden_matrices_with_its_own_rate_and_adam_the_rest():
         assert engine.ratios == pytest.approx([1.0, 1.0, 5.0])
 
 
+class WideToy(HiddenToy):
+    """Twice as wide as the rates were chosen for."""
+
+    def wide_matrices(self) -> tuple[list[nn.Parameter], float]:
+        return [self.net[0].weight, self.net[-1].weight], 0.5  # type: ignore[list-item]
+
+
+def test_wide_matrices_have_their_share_of_adams_rate_and_muons_rate_is_its_own():
+    toy = WideToy()
+    wide, _ = toy.wide_matrices()
+    *_, scaled, others = parameter_groups(toy, SETTINGS)
+    assert [id(one) for one in scaled["params"]] == [id(one) for one in wide]
+    assert all(one.ndim == 1 for one in others["params"])
+    with engine_of(toy, learning_rate=0.01) as engine:
+        assert engine.ratios == [0.5, 1.0]
+        engine.backward(engine.forward(next(make_loader(0)))[0])
+        engine.update(0.01)
+        assert [group["lr"] for group in engine.engine.optimizer.param_groups] == [0.005, 0.01]
+    with engine_of(WideToy(), optimizer="muon", learning_rate=0.01, muon_learning_rate=0.05) as engine:
+        assert engine.ratios == pytest.approx([0.5, 1.0, 5.0])
+
+
 def test_muon_is_refused_where_no_matrix_is_named():
     with pytest.raises(ValueError, match="optimizer=muon is for the world model's transformers: use adamw"):
         parameter_groups(Toy(), replace(SETTINGS, optimizer="muon"))
@@ -149,7 +171,8 @@ def test_micro_batches_make_the_steps_of_the_whole_batch(stage: int, optimizer: 
         with engine_of(toy, zero_stage=stage, optimizer=optimizer, accumulate=accumulate) as engine:
             *losses, norm = steps_of(engine, toy)
         found[accumulate] = [*torch.tensor(losses).view(-1, accumulate).mean(1).tolist(), norm]
-    assert found[4] == pytest.approx(found[1], rel=1e-5)
+    # Muon's iterations are in bfloat16, whose sums of products some processors round in other places.
+    assert found[4] == pytest.approx(found[1], rel=1e-5 if optimizer == "adamw" else 5e-3)
 
 
 @pytest.mark.parametrize(
