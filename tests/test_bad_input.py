@@ -172,6 +172,11 @@ def test_a_checkpoint_of_another_model_or_a_damaged_one(
         ("tokenizer", ["--training.steps", 0], "steps"),
         ("tokenizer", ["--loader.batch_size", 0], "batch_size"),
         ("train", ["--model.patch", 3], "model.patch=3"),
+        (
+            "train",
+            ["--model.depth", 2],
+            "model.depth=2 makes model.trunk 128 wide and 2 deep, but its size is given too",
+        ),
         ("train", ["--model.trunk.dim", 64], "model.trunk.dim=64"),
         ("train", ["--model.trunk.num_heads", 5, "--model.decoder.num_heads", 5], "num_heads"),
         ("train", ["--num_frames", 4], "num_frames"),  # too short for the heads, which skip the first two frames

@@ -8,6 +8,7 @@ from upath import UPath
 
 from streams.clip import to_float
 from streams.errors import MediaError
+from streams.pyav.writer import write_video
 from tests.fake_codecs import make_videos
 from tests.worldmodel.tiny_run import CLIPS, tiny_run
 from worldmodel.errors import SettingsError
@@ -52,6 +53,28 @@ def test_a_prompt_shorter_than_the_context_is_refused(
 ):
     with pytest.raises(MediaError, match=message):
         read_prompt(video, CLIPS, start_seconds, context_frames, 4)
+
+
+@pytest.mark.parametrize("frames_per_second", [4.0, 25.0])
+def test_a_prompt_of_another_rate_and_size_is_read_at_the_runs_own(frames_per_second: float, tmp_path: Path):
+    frames = torch.zeros(int(2 * frames_per_second), 3, 40, 96, dtype=torch.uint8)
+    frames += torch.linspace(0, 255, len(frames)).byte()[:, None, None, None]
+    write_video(tmp_path / "a.mp4", frames, frames_per_second)
+    clip = read_prompt(str(tmp_path / "a.mp4"), CLIPS, 0.0, 3, 4)
+    assert clip.frames.shape == (7, 3, 16, 16)
+    shown = (clip.seconds * frames_per_second + 1e-9).long()
+    levels = clip.frames.float().mean((1, 2, 3))
+    torch.testing.assert_close(levels, frames[shown].float().mean((1, 2, 3)), atol=3.0, rtol=0)
+
+
+def test_a_context_longer_than_the_window_is_read_to_its_end(video: str):
+    run = tiny_run()
+    assert run.model.trunk.window_frames < 18  # type: ignore[attr-defined]
+    rollout = begin_from_video(run, settings(prompt=video, context_frames=18), CPU).rollout
+    assert rollout.codes.shape[1] == 18
+    assert rollout.codes.equal(
+        begin_from_video(run, settings(prompt=video, context_frames=20), CPU).rollout.codes[:, :18]
+    )
 
 
 def test_a_missing_prompt_is_refused(tmp_path: Path):
