@@ -178,6 +178,11 @@ class Attention(nn.Module):
         attended = attend(query, key, value, sight, self.backend)
         return self.out(attended.transpose(1, 2).flatten(2))
 
+    def products_flops(self, x: Tensor, angles: Tensor, key: Tensor, value: Tensor, sight: Sight | None) -> int:
+        """Operations of attention itself: of the pairs that see each other, whatever a kernel computes besides."""
+        pairs = x.shape[1] * key.shape[2] if sight is None else sight.num_pairs
+        return 4 * len(x) * self.num_heads * self.head_dim * pairs
+
 
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020, "GLU Variants Improve Transformer")."""

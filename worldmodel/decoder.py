@@ -137,6 +137,11 @@ class Readout(nn.Module):
         copied = self.gate(x).float().transpose(1, 2).flatten(1)
         return logits.scatter_add_(2, previous[..., None], copied[..., None]), guess
 
+    def products_flops(self, x: Tensor, left_over: Tensor, vectors: Tensor, previous: Tensor) -> int:
+        """Operations of the logits, whose layer is not called as one."""
+        planes, vocabulary, latent_dim = vectors.shape
+        return 2 * x.shape[0] * x.shape[1] * planes * vocabulary * (latent_dim + x.shape[2])
+
 
 def spread_of(vectors: Float[Tensor, "plane vocabulary latent"]) -> Float[Tensor, ""]:
     """Root mean square of a codebook's entries, the unit in which residuals are guessed."""

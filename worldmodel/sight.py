@@ -63,6 +63,12 @@ class Sight:
         """Of all groups."""
         return sum(self.sizes)
 
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of a query and a key that it sees."""
+        groups = zip(self.sizes, self.starts, self.stops, strict=True)
+        return sum(size * (stop - start) for size, start, stop in groups)
+
     def bounds(self) -> tuple[Int[Tensor, " query"], Int[Tensor, " query"]]:
         """First key that every query sees, and where its keys end."""
         sizes = torch.tensor(self.sizes)

@@ -61,7 +61,7 @@ def measure(num_codes: int, patch: int, settings: TrainBenchSettings) -> tuple[R
     models = {"ours": model, "dense mask": with_attention(model, "dense")}
     batch = batch_of(random_codes(settings.batch, settings.num_frames, num_codes))
     apart = require_same(models["ours"], models["dense mask"], batch)
-    flops = step_flops(WorldObjective(model, NO_HEADS).train(), model, batch)
+    flops = step_flops(WorldObjective(model, NO_HEADS).train(), batch)
     peaks = [matmul_flops_per_second()]
     units = batch.picture.numel()
     steps = {name: training_step(other, batch) for name, other in models.items()}

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from streams.errors import UserError
 from worldmodel.attention import Attention, Backend
@@ -15,7 +14,7 @@ from worldmodel.cache.latents import CodeBatch
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.model import WorldModel
 from worldmodel.settings import ModelSettings, QuantizerSettings, TransformerSettings
-from worldmodel.sight import Sight
+from worldmodel.training.flops import counted
 
 VOCABULARY = 512
 MATMUL_SIDE = 1024
@@ -86,28 +85,11 @@ def matmul_flops_per_second(num_products: int = 5) -> float:
     return 2 * MATMUL_SIDE**3 / min(seconds)
 
 
-def step_flops(objective: nn.Module, model: WorldModel, batch: CodeBatch) -> float:
-    """Floating-point operations that a training step needs: of products and convolutions, and of what attention sees.
-
-    Attention is counted by hand, forward and twice that backward, of visible pairs alone: torch's counter does not
-    know the kernels of the CPU.
-    """
-    with FlopCounterMode(display=False) as counter:
-        objective(batch)[0].backward()
-    objective.zero_grad()
-    size, num_frames = batch.picture.shape[:2]
-    dim = model.settings.trunk.dim
-    trunk = Sight.of_frames(num_frames, model.trunk.num_tokens, model.trunk.window_frames)
-    drawn = min(model.settings.decoded_frames or num_frames, num_frames - 1)
-    pairs = size * len(model.trunk.blocks) * visible(trunk)
-    pairs += size * drawn * len(model.decoder.blocks) * visible(model.decoder.sight)
-    return counter.get_total_flops() + 3 * 4 * dim * pairs
-
-
-def visible(sight: Sight) -> int:
-    """Pairs of a query and a key that it sees."""
-    groups = zip(sight.sizes, sight.starts, sight.stops, strict=True)
-    return sum(size * (stop - start) for size, start, stop in groups)
+def step_flops(objective: nn.Module, batch: CodeBatch) -> int:
+    """Floating-point operations that a training step needs."""
+    with counted(objective) as flops:
+        objective(batch)
+    return flops.training
 
 
 def repeated(step: object, num_units: int, num_parts: int) -> Iterator[int]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from streams.journal import Journal
 from worldmodel.errors import CheckpointError, UserError
 from worldmodel.settings import TrainingSettings
-from worldmodel.training import checkpoint, cluster, hanging, randomness, schedule
+from worldmodel.training import checkpoint, cluster, flops, hanging, randomness, schedule
 from worldmodel.training.checkpoint import Description, Progress
 from worldmodel.training.engine import Engine
 from worldmodel.training.meter import Meter
@@ -216,6 +216,7 @@ class Loop:
         self.norm, self.own_seconds = 0.0, 0.0
         self.alarmed: set[str] = set()
         self.num_updates, self.seconds = 0, 0.0
+        self.step_flops = 0  # of this process, counted in its first update
         self.waited_before, self.stages_before = loader.waited_seconds, dict(loader.journal.seconds)
 
     def open_bar(self, step: int, main: bool) -> tqdm:
@@ -265,7 +266,12 @@ class Loop:
         started, first = time.perf_counter(), self.loader.position
         batch = next(self.loader).to(self.engine.device)
         share = (self.loader.position - first) // self.ranks.num_ranks
-        loss, metrics = self.engine.forward(batch)
+        if self.step_flops == 0:
+            with flops.counted(self.engine.objective) as counted:
+                loss, metrics = self.engine.forward(batch)
+            self.step_flops = self.settings.accumulate * counted.training
+        else:
+            loss, metrics = self.engine.forward(batch)
         self.seen.append(Seen(first + self.ranks.rank * share, first + (self.ranks.rank + 1) * share, loss.detach()))
         self.own_seconds += time.perf_counter() - started
         flags = Flags(loss.detach(), self.stop.requested)
@@ -307,11 +313,12 @@ class Loop:
             "optimizer/num_skipped": self.spikes.num_skipped,
             "speed/samples_per_second": rate,
             "speed/share_waited_for_data": waited,
+            **self.utilisation(),
             "data/num_failed": self.loader.journal.counts["failed"],
         }
         self.report.scalars(means | speed | self.shares_of_reading(), step)
         words = [f"loss={means['loss']:.4g}", f"{rate:.3g} samples/s", f"the model waited {waited:.0%} for data"]
-        words += self.slowest(step)
+        words += [f"MFU {speed['speed/mfu']:.1%}", *self.slowest(step)]
         objective = self.engine.objective
         if isinstance(objective, TellsHowItGoes):
             words.append(objective.in_short(means))
@@ -319,6 +326,12 @@ class Loop:
         self.bar.set_postfix_str(", ".join(words), refresh=False)
         self.num_updates, self.seconds, self.own_seconds = 0, 0.0, 0.0
         self.waited_before, self.stages_before = self.loader.waited_seconds, dict(self.loader.journal.seconds)
+
+    def utilisation(self) -> dict[str, float]:
+        """Teraflops of this process, and their share of what its device can do at most."""
+        rate = self.step_flops * self.num_updates / self.seconds
+        peak = flops.peak_flops_per_second(self.engine.device, self.engine.precision)
+        return {"speed/teraflops_per_second": rate / 1e12, "speed/mfu": rate / peak}
 
     def slowest(self, step: int) -> list[str]:
         """Names the process that the others wait for: its time per update until it has its loss.

@@ -10,12 +10,10 @@ from tools.bench.untrained import (
     random_codes,
     repeated,
     step_flops,
-    visible,
     with_attention,
 )
 from worldmodel.objective import WorldObjective
 from worldmodel.settings import HeadSettings
-from worldmodel.sight import Sight
 
 
 def test_a_pyramid_of_85_codes_has_four_squares_and_one_of_86_is_an_error():
@@ -33,11 +31,6 @@ def test_the_same_sizes_have_the_same_weights_whatever_the_attention():
     assert one.trunk.blocks[0].attention.backend == "sdpa"
 
 
-def test_visible_pairs_are_those_of_the_mask():
-    for sight in (Sight.of_frames(7, 3, 4, 2), Sight.of_scales([1, 4, 16], 5)):
-        assert visible(sight) == int(sight.mask().sum())
-
-
 def test_a_step_of_a_wider_model_needs_more_operations_than_its_matrices_alone():
     batch = batch_of(random_codes(1, 4, 21))
     flops = []
@@ -46,7 +39,7 @@ def test_a_step_of_a_wider_model_needs_more_operations_than_its_matrices_alone()
         objective = WorldObjective(
             model, HeadSettings(flow=0.0, speed=0.0, arrow_of_time=0.0, correspondence=0.0)
         ).train()
-        flops.append(step_flops(objective, model, batch))
+        flops.append(step_flops(objective, batch))
         assert all(weight.grad is None for weight in objective.parameters())
         # Query, key, value, out and the gated three of 32-rounded width, for every token of the trunk, three times.
         matrices = sum(weight.numel() for weight in model.trunk.blocks[0].parameters() if weight.ndim == 2)

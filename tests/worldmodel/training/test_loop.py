@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from tests.worldmodel.training.toy import BATCH_SIZE, Toy, finish, launch, train_toy
 from worldmodel.errors import CheckpointError
@@ -63,6 +64,8 @@ def test_means_rates_and_norms_are_reported(tmp_path: Path):
         "optimizer/num_skipped",
         "speed/samples_per_second",
         "speed/share_waited_for_data",
+        "speed/teraflops_per_second",
+        "speed/mfu",
         "data/num_failed",
         "data/read_share",
         "data/collate_share",
@@ -75,6 +78,11 @@ def test_means_rates_and_norms_are_reported(tmp_path: Path):
     assert [event.value for event in events.Scalars("twice")] == pytest.approx([2 * v for _, v in expected], rel=1e-5)
     assert events.Scalars("optimizer/learning_rate")[0].value == pytest.approx(1e-2)
     assert all(0 <= event.value <= 1 for event in events.Scalars("speed/share_waited_for_data"))
+    layers = [module for module in toy.net if isinstance(module, nn.Linear)]
+    needed = 3 * 2 * BATCH_SIZE * sum(layer.weight.numel() for layer in layers)
+    rates = zip(events.Scalars("speed/teraflops_per_second"), events.Scalars("speed/samples_per_second"), strict=True)
+    assert all(flops.value * 1e12 == pytest.approx(needed * rate.value / BATCH_SIZE, rel=1e-4) for flops, rate in rates)
+    assert all(0 < event.value < 1 for event in events.Scalars("speed/mfu"))
     read, collate = (events.Scalars(f"data/{stage}_share") for stage in ("read", "collate"))
     assert [one.value + other.value for one, other in zip(read, collate, strict=True)] == pytest.approx([1, 1, 1])
 
@@ -266,7 +274,7 @@ def test_the_progress_shows_on_the_terminal(tmp_path: Path, capfd: pytest.Captur
     assert "training on cpu in fp32, processes: 1, ZeRO stage: 1" in printed.err
     assert "6/6" in printed.err
     assert "loss=" in printed.err
-    assert re.search(r" samples/s, the model waited \d+% for data", printed.err)
+    assert re.search(r" samples/s, the model waited \d+% for data, MFU \d+\.\d%", printed.err)
 
 
 class Speaking(Toy):
