@@ -35,6 +35,7 @@ class NextFrame:
         changed: codes that differ from the frame before, (batch, frame, code).
         right: whether the most likely code is the true one, (batch, frame, code).
         error: squared distance of the guessed residual to the true one, (batch, frame, code).
+        log_z: logarithm of what the softmax divides by, (batch, frame, code).
     """
 
     nats: Tensor
@@ -42,6 +43,7 @@ class NextFrame:
     changed: Tensor
     right: Tensor
     error: Tensor
+    log_z: Tensor
 
     def bits_per_frame(self) -> Float[Tensor, ""]:
         """Mean number of bits to tell the next frame's codes."""
@@ -116,7 +118,10 @@ class WorldObjective(nn.Module):
         known = self._drop_past(states, context, batch.has_sound, frames)
         next_frame = self.next_frame(known, context, codes, batch.has_sound, frames)
         counted = next_frame.counted
-        loss = ((next_frame.nats + settings.guess_weight * next_frame.error) * counted).sum() / counted.sum()
+        each = next_frame.nats + settings.guess_weight * next_frame.error
+        if settings.z_weight > 0:
+            each = each + settings.z_weight * next_frame.log_z.square()
+        loss = (each * counted).sum() / counted.sum()
         metrics = self._describe(next_frame) | {"next/own_context": torch.tensor(num_own / len(codes))}
         for name, result in self.head_results(batch, states, context, num_own=num_own).items():
             loss = loss + getattr(self.weights, name) * result.loss
@@ -141,6 +146,8 @@ class WorldObjective(nn.Module):
         parts = [target[:, columns] for columns in self.model.decoder.slices]
         pairs = list(zip(predictions, parts, strict=True))
         nats = [F.cross_entropy(x.logits.transpose(1, 2), part, reduction="none") for x, part in pairs]
+        # The cross-entropy is the logarithm of the sum of all exponentials without the logit of the target.
+        log_z = [n + x.logits.gather(2, part[..., None])[..., 0] for n, (x, part) in zip(nats, pairs, strict=True)]
         right = [x.logits.argmax(-1) == part for x, part in pairs]
         shape = (len(codes), len(frames))
         counted = torch.ones_like(codes[:, frames], dtype=torch.bool)
@@ -152,6 +159,7 @@ class WorldObjective(nn.Module):
             (previous != target).unflatten(0, shape),
             torch.cat(right, 1).unflatten(0, shape),
             torch.cat([x.error for x in predictions], 1).unflatten(0, shape),
+            torch.cat(log_z, 1).unflatten(0, shape),
         )
 
     def _drawn_frames(self, codes: Tensor) -> Tensor | None:
@@ -271,6 +279,7 @@ class WorldObjective(nn.Module):
             "next/bits_still": mean(nats, counted & ~changed) / math.log(2),
             "next/right_changed": mean(next_frame.right.float(), counted & changed),
             "next/changed": mean(changed.float(), counted),
+            "next/log_z": mean(next_frame.log_z.detach(), counted),
         }
         for level, columns in enumerate(self.model.decoder.slices):
             modality, index = self.model.decoder.levels[level]

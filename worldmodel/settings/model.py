@@ -37,6 +37,8 @@ class ModelSettings:
         decoded_frames: frames per clip whose codes are predicted in one step, drawn at random; 0 means all.
         copy_bias: start of the copy path's gate, added to the logit of the previous frame's code.
         guess_weight: weight of the squared error of the guessed latents beside the codes' cross-entropy.
+        z_weight: weight of the square of the logarithm of what the softmax divides by, which keeps logits from growing
+            (z-loss: Chowdhery et al. 2022, "PaLM"); 1e-4 is theirs, 0 leaves it out.
         own_context: share of the clips in which the frames to go on from are the model's own, each imagined from the
             true frames before it, so that it learns to go on from its own mistakes.
         own_context_from: share of the run after which that begins; until then it costs nothing.
@@ -61,6 +63,7 @@ class ModelSettings:
     context_noise: float = 0.0
     drop_past: float = 0.0
     depth: int = 0
+    z_weight: float = 0.0
 
     def sized(self) -> "ModelSettings":
         """The same with trunk and decoder of the size that depth stands for.
