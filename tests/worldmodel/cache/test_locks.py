@@ -1,9 +1,12 @@
+import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from worldmodel.cache import locks
 from worldmodel.cache.locks import holder_of, is_held, locked
 from worldmodel.errors import CacheError
 
@@ -38,4 +41,36 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path):
         process.kill()
     assert not is_held(file)
     with locked(file, "it"):
+        pass
+
+
+def test_a_job_of_slurm_waits_for_the_lock_of_its_predecessor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.02)
+    file = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        ending = threading.Timer(0.3, process.kill)
+        ending.start()
+        with caplog.at_level(logging.WARNING), locked(file, "the run"):
+            assert process.wait() != 0
+        ending.join()
+    assert len(caplog.messages) == 1
+    assert f"process {process.pid}: waiting for it, 120 s at most" in caplog.text
+
+
+def test_the_patience_of_a_job_of_slurm_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.02)
+    stays = rf"if its machine has died and its lock stays \(NFS\), delete {tmp_path / 'lock'}"
+    with locked(tmp_path / "lock", "it"):
+        refused = pytest.raises(CacheError, match=stays)
+        with refused, locked(tmp_path / "lock", "it"):
+            pass
+    (tmp_path / "lock").unlink()
+    with locked(tmp_path / "lock", "it"):
         pass
