@@ -11,7 +11,7 @@ from typing import NoReturn, TypeVar
 # Read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from worldmodel.errors import CheckpointError, SettingsError, UserError
+from worldmodel.errors import CheckpointError, LostProcessError, SettingsError, UserError
 from worldmodel.training import cluster, signals
 
 SettingsT = TypeVar("SettingsT")
@@ -42,7 +42,10 @@ The latent cache and the videos have tools of their own: python -m tools.latents
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; errors a user can cause are one line and exit status 2, a signal's end is status 75."""
+    """Run one command; errors a user can cause are one line and exit status 2, a signal's end is status 75.
+
+    The loss of another process of the run is status 1.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], int]] = {
         "demo": demo,
@@ -62,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return commands[arguments[0]](arguments[1:])
     except UserError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        # A lost process is no mistake of the command line: the scheduler is to start the job again.
+        return 1 if isinstance(error, LostProcessError) else 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -2,7 +2,7 @@
 
 from streams.errors import MediaError, UserError
 
-__all__ = ["CacheError", "CheckpointError", "MediaError", "SettingsError", "UserError"]
+__all__ = ["CacheError", "CheckpointError", "LostProcessError", "MediaError", "SettingsError", "UserError"]
 
 
 class SettingsError(UserError):
@@ -15,3 +15,7 @@ class CacheError(UserError):
 
 class CheckpointError(UserError):
     """A run or checkpoint that is missing, incomplete, damaged, or of another model."""
+
+
+class LostProcessError(UserError):
+    """Another process of the run has ended, or cannot be reached; started again, the run may go on."""

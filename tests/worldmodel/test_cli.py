@@ -13,7 +13,7 @@ from tests.worldmodel.whole_run import WholeRun
 from worldmodel import cli
 from worldmodel.cli import USAGE, main
 from worldmodel.config import write_settings
-from worldmodel.errors import MediaError
+from worldmodel.errors import LostProcessError, MediaError
 from worldmodel.settings import (
     DemoSettings,
     EvaluateCodecSettings,
@@ -168,6 +168,10 @@ def test_an_error_of_the_user_is_a_line_and_a_fault_of_the_program_is_not_hidden
     answer(monkeypatch, module, name, fail(MediaError("a.mp4: broken; leave it out")))
     assert main(["evaluate", "r"]) == 2
     assert capsys.readouterr().err == "error: a.mp4: broken; leave it out\n"
+    # Not a mistake of the command line: a scheduler is to start it again.
+    answer(monkeypatch, module, name, fail(LostProcessError("process 1 has ended; start again")))
+    assert main(["evaluate", "r"]) == 1
+    assert capsys.readouterr().err == "error: process 1 has ended; start again\n"
     answer(monkeypatch, module, name, fail(KeyboardInterrupt()))
     assert main(["evaluate", "r"]) == 130
     assert capsys.readouterr().err == "stopped\n"

@@ -5,6 +5,7 @@ only imported where it is needed.
 """
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -65,7 +66,8 @@ def find_ranks(environment: Mapping[str, str] | None = None) -> Ranks:
         names = SLURM
         defaults = {
             "num_ranks": variables["SLURM_NTASKS"],
-            "address": variables.get("SLURM_LAUNCH_NODE_IPADDR"),
+            # Where srun was called may be a machine outside the job; the step's first one never is.
+            "address": first_of(variables.get("SLURM_STEP_NODELIST")) or variables.get("SLURM_LAUNCH_NODE_IPADDR"),
             # The same on every process of a job, and another one for the job beside it.
             "port": str(20000 + int(variables.get("SLURM_JOB_ID", "0")) % 20000),
         }
@@ -78,6 +80,11 @@ def find_ranks(environment: Mapping[str, str] | None = None) -> Ranks:
     if missing:
         raise SettingsError(f"{missing[0]} is not set: start one process per GPU with srun or torchrun")
     return checked({field: str(value) for field, value in values.items()})
+
+
+def first_of(nodes: str | None) -> str | None:
+    """The first machine of a list as Slurm writes it: gpu07 of gpu[07-09,12],cpu1."""
+    return re.sub(r"\[(\d+)[^]]*]", r"\1", nodes).partition(",")[0] if nodes else None
 
 
 def in_srun(variables: Mapping[str, str]) -> bool:
@@ -139,7 +146,7 @@ def start() -> Ranks:
     except dist.DistError as error:
         reason = str(error).splitlines()[0]
         raise SettingsError(
-            f"process {ranks.rank} on {socket.gethostname()} cannot meet the others at {ranks.address}:{ranks.port} "
+            f"process {ranks.rank} on {machine()} cannot meet the others at {ranks.address}:{ranks.port} "
             f"({reason}): set MASTER_ADDR and MASTER_PORT to rank 0's machine and a free port"
         ) from error
     return ranks
@@ -157,6 +164,11 @@ def leave(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def machine() -> str:
+    """Name of this process's machine, as the scheduler knows it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def is_main() -> bool:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from streams.journal import Journal
 from worldmodel.errors import CheckpointError, UserError
 from worldmodel.settings import TrainingSettings
-from worldmodel.training import checkpoint, cluster, flops, hanging, randomness, schedule
+from worldmodel.training import checkpoint, cluster, flops, hanging, peers, randomness, schedule
 from worldmodel.training.checkpoint import Description, Progress
 from worldmodel.training.engine import Engine
 from worldmodel.training.meter import Meter
@@ -140,10 +140,12 @@ def train(
 
     Raises:
         CheckpointError: a checkpoint cannot be saved or resumed, or one is there that was not asked for.
+        LostProcessError: another process has ended, or cannot be reached.
         NonFiniteLossError: the loss or the gradient is not finite; no process has made the update.
         ValueError: batch_size does not divide among the processes and micro-batches, or the metrics change their names.
     """
     main = cluster.start().rank == 0
+    peers.meet()
     found = checkpoint.choose(run)
     if resume and found is None:
         raise checkpoint.none_complete(run, "restore its files, or start a new run in another folder")
@@ -160,10 +162,12 @@ def train(
     report = Report(run, start.step + 1 if found is not None else 0, main)
     loop = Loop(engine, loader, settings, batch_size, report, stop or StopRequest(), run, start)
     step, last = start.step, found
-    with closing(loader), closing(report), closing(loop.open_bar(start.step, main)), hanging.unwatched():
+    remedy = peers.advice(str(run))
+    watched, missed = hanging.unwatched(lambda: [*peers.states(), remedy]), peers.missed(remedy)
+    with closing(loader), closing(report), closing(loop.open_bar(start.step, main)), watched, missed:
         while step < settings.steps and not loop.stopping:
             step += 1
-            hanging.alive(settings.hang_seconds)
+            hanging.alive(settings.hang_seconds, f"step {step}")
             loop.update(step)
             # What follows takes its time, and waits for others no longer than the processes' connections do.
             hanging.rest()

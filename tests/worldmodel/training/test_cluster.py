@@ -38,6 +38,14 @@ def test_a_step_smaller_than_its_job_counts_its_own_processes():
     assert find_ranks(SLURM | {"SLURM_STEP_NUM_TASKS": "3"}).num_ranks == 3
 
 
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("gpu[07-09,12],cpu1", "gpu07"), ("a,b", "a"), ("rack1n[3,5]", "rack1n3"), ("r[1-2]n[3-4]", "r1n3")],
+)
+def test_the_processes_meet_on_the_first_machine_of_the_step(nodes: str, first: str):
+    assert find_ranks(SLURM | {"SLURM_STEP_NODELIST": nodes}).address == first
+
+
 def test_torchrun_inside_srun_wins():
     assert find_ranks(SLURM | TORCHRUN).num_ranks == 8
 

@@ -206,12 +206,12 @@ def test_a_spike_is_left_out_told_and_counted_in_a_resumed_run_too(
 
 def test_every_update_is_watched_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     told: list[object] = []
-    monkeypatch.setattr(hanging, "alive", told.append)
+    monkeypatch.setattr(hanging, "alive", lambda *given: told.append(given))
     monkeypatch.setattr(hanging, "rest", lambda: told.append("rest"))
     toy = Toy()
     toy.at_call = told.append
     train_toy(tmp_path, toy, steps=2, hang_seconds=7.0)
-    assert told == [7.0, 1, "rest", 7.0, 2, "rest", "rest"]
+    assert told == [(7.0, "step 1"), 1, "rest", (7.0, "step 2"), 2, "rest", "rest"]
 
 
 def test_a_run_is_checked_before_every_checkpoint(tmp_path: Path):
