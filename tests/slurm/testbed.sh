@@ -2,9 +2,12 @@
 # A throwaway Slurm cluster for tests: its own munged, slurmctld and slurmd, all as the calling user, nothing in /etc.
 #
 #   testbed.sh up DIR [NODES] [PORT]   starts it (ports PORT to PORT + NODES); clients need SLURM_CONF=DIR/slurm.conf
+#   testbed.sh kill DIR NODE           kills a node's daemon, and nothing that runs there
+#   testbed.sh start DIR NODE          starts it again
 #   testbed.sh down DIR                ends it
 #
-# Needs Debian's slurm-wlm and munge.
+# QUICK=1 finds out within seconds that a node is gone; on a busy machine it may be wrong about that, so it is for tests
+# of that alone. Needs Debian's slurm-wlm and munge.
 set -euo pipefail
 action=$1
 folder=$(realpath -m "$2")
@@ -47,7 +50,9 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobRequeue=1
 KillWait=10
-SlurmdTimeout=15
+SlurmdTimeout=$([ -n "${QUICK:-}" ] && echo 4 || echo 15)
+MessageTimeout=$([ -n "${QUICK:-}" ] && echo 3 || echo 10)
+TCPTimeout=$([ -n "${QUICK:-}" ] && echo 1 || echo 2)
 SlurmctldTimeout=15
 SchedulerParameters=bf_interval=1,sched_min_interval=1,batch_sched_delay=0
 CONF
@@ -77,4 +82,15 @@ down() {
   done
 }
 
-"$action"
+kill_node() {
+  kill -KILL "$(cat "$folder/$1.pid")"
+}
+
+start_node() {
+  SLURM_CONF=$folder/slurm.conf slurmd -N "$1"
+}
+
+case $action in
+  kill | start) "${action}_node" "$3" ;;
+  *) "$action" ;;
+esac

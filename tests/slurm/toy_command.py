@@ -1,8 +1,11 @@
 """Stands for `worldmodel train --config FILE --run RUN` and `worldmodel train --resume RUN`, with the toy objective.
 
-At its first start it waits at the fifth step for the signal, so that a test need not hit a moment.
+At its first start it waits at the fifth step for a signal, or for the file `go` in the run's folder, so that a test
+need not hit a moment; later starts say when they made their first step. Checkpoints are made every CHECKPOINT_EVERY
+steps (0: at the end alone), and a step may take HANG_SECONDS.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +21,7 @@ def main() -> int:
 
     from tests.worldmodel.training.toy import Toy, train_toy
     from worldmodel.training import cluster
+    from worldmodel.training.owner import owned
 
     torch.set_num_threads(1)
     resume = sys.argv[2] == "--resume"
@@ -25,21 +29,35 @@ def main() -> int:
     rank = cluster.find_ranks().rank
     toy = Toy()
 
-    def wait_for_signal(number: int) -> None:
-        if number == WAIT_AT and not resume:
+    def at_step(number: int) -> None:
+        if resume and number == 1:
+            (run / f"resumed{rank}").touch()
+        if not resume and number == WAIT_AT:
             (run / f"waiting{rank}").touch()
-            while not stop.requested:
+            while not (stop.requested or (run / "go").exists()):
                 time.sleep(0.05)
 
-    toy.at_call = wait_for_signal
-    run.mkdir(parents=True, exist_ok=True)
-    _, result = train_toy(run, toy, steps=STEPS, stop=stop, resume=resume)
+    toy.at_call = at_step
+    cluster.start()
+    options = {name.lower(): int(os.environ.get(name, "0")) for name in ("CHECKPOINT_EVERY", "HANG_SECONDS")}
+    with owned(run):
+        _, result = train_toy(run, toy, steps=STEPS, stop=stop, resume=resume, **options)
     with (run / f"losses{rank}").open("a") as file:
         file.writelines(f"{loss!r}\n" for loss in toy.losses)
     return signals.EXIT_INTERRUPTED if result.interrupted else 0
 
 
+def run() -> int:
+    from worldmodel.errors import LostProcessError
+
+    try:
+        return main()
+    except LostProcessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
 if __name__ == "__main__":
     from worldmodel.training import cluster
 
-    cluster.leave(main())
+    cluster.leave(run())
