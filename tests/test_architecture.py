@@ -32,7 +32,7 @@ RANKS = (
     ("worldmodel.rollouts.rollout", "worldmodel.rollouts.rollout_codes"),
     ("worldmodel.objective",),
     ("worldmodel.training", "worldmodel.evaluation"),
-    ("worldmodel.run", "worldmodel.data"),
+    ("worldmodel.run", "worldmodel.data", "worldmodel.doctor"),
     ("worldmodel.rollouts", "worldmodel.evaluation.world"),
     ("worldmodel.commands", "worldmodel.evaluation.codec", "worldmodel.evaluation.watching", "worldmodel.untrained"),
     ("worldmodel.demo", "worldmodel.cli"),

@@ -14,6 +14,7 @@ from streams.settings import PhysicsSettings, ScanSettings
 from tools.bench.settings import LatentsSettings, RolloutBenchSettings, StreamsSettings, TrainBenchSettings
 from worldmodel.settings import (
     DemoSettings,
+    DoctorSettings,
     EvaluateCodecSettings,
     EvaluateSettings,
     RolloutSettings,
@@ -57,6 +58,7 @@ CLASSES = {
     "worldmodel.cli evaluate --help": (EvaluateSettings, ""),
     "worldmodel.cli evaluate codec --help": (EvaluateCodecSettings, ""),
     "worldmodel.cli watch --help": (WatchSettings, ""),
+    "worldmodel.cli doctor --help": (DoctorSettings, ""),
     "tools.videos physics --help": (PhysicsSettings, "world."),
     "tools.bench.__main__ streams --help": (StreamsSettings, ""),
     "tools.bench.__main__ latents --help": (LatentsSettings, ""),
@@ -72,6 +74,7 @@ OTHERS = {
         "rollout",
         "evaluate",
         "watch",
+        "doctor",
         "tools.latents",
         "tools.videos",
     ],

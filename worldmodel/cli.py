@@ -1,4 +1,4 @@
-"""The command `worldmodel`: demo, tokenizer, train, rollout, evaluate, watch."""
+"""The command `worldmodel`: demo, tokenizer, train, rollout, evaluate, watch, doctor."""
 
 import itertools
 import os
@@ -23,6 +23,11 @@ WATCH_NOTE = "RUN and ADDRESS may be given without --run and --address, as the f
 CODEC_NOTE = "RUNs may be given without --runs, first. A world model whose folder is called codec: evaluate ./codec"
 EVALUATE_NOTE = f"{SHORT_NOTE} Exit status: 0 when every required line of the table is passed, 3 when not."
 
+DOCTOR_NOTE = (
+    "Without a launcher it checks one machine; on several: srun --nodes=2 --ntasks-per-node=8 worldmodel doctor "
+    "--folder SHARED. Exit status: 0 without a FAIL, else 1."
+)
+
 USAGE = """usage: worldmodel COMMAND [options]
 
 A world model of your own videos: what happens next, with sound.
@@ -35,6 +40,7 @@ commands:
   evaluate    measure a trained run on the videos held out of its training
               (evaluate codec RUN ...: codecs, beside JPEG and H.264)
   watch       let a trained run watch a camera, a pipe or a network stream, and say what surprises it
+  doctor      check machines, network and folder before a training, in all its processes (srun, torchrun)
 
 The latent cache and the videos have tools of their own: python -m tools.latents --help, python -m tools.videos --help
 
@@ -54,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "rollout": rollout,
         "evaluate": evaluate,
         "watch": watch,
+        "doctor": doctor,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -158,6 +165,17 @@ def watch(arguments: list[str]) -> int:
 
     print("\n".join(watch_run(settings)))
     return 0
+
+
+def doctor(arguments: list[str]) -> int:
+    """Check the machines of a training."""
+    from worldmodel.config import parse
+    from worldmodel.settings import DoctorSettings
+
+    settings = parse(DoctorSettings, arguments, "worldmodel doctor", DOCTOR_NOTE)
+    from worldmodel.doctor.examination import examine
+
+    return 0 if examine(settings) else 1
 
 
 def demo(arguments: list[str]) -> int:

@@ -16,6 +16,7 @@ from worldmodel.config import write_settings
 from worldmodel.errors import LostProcessError, MediaError
 from worldmodel.settings import (
     DemoSettings,
+    DoctorSettings,
     EvaluateCodecSettings,
     EvaluateSettings,
     RolloutSettings,
@@ -40,6 +41,7 @@ def given(monkeypatch: pytest.MonkeyPatch, kept_signals: None) -> Given:
         ("worldmodel.evaluation.world", "evaluate_run"): True,
         ("worldmodel.evaluation.codec", "evaluate_codecs"): ["a table"],
         ("worldmodel.evaluation.watching", "watch_run"): ["seen"],
+        ("worldmodel.doctor.examination", "examine"): True,
         ("worldmodel.demo", "run_demo"): 3,
     }
     for (module, name), answer in answers.items():
@@ -62,7 +64,7 @@ def test_without_a_command_the_usage_is_printed(capsys: pytest.CaptureFixture[st
 def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]):
     assert main(["trian"]) == 2
     assert capsys.readouterr().err == (
-        "error: unknown command 'trian': choose from demo, tokenizer, train, rollout, evaluate, watch\n"
+        "error: unknown command 'trian': choose from demo, tokenizer, train, rollout, evaluate, watch, doctor\n"
     )
 
 
@@ -146,6 +148,13 @@ def test_watch_takes_a_run_and_an_address(given: Given, capsys: pytest.CaptureFi
         main(["watch", "--run", "r", "--address", "rtsp://host/a", "--live.options", '{"rtsp_transport": "udp"}']) == 0
     )
     assert given.pop()[0].live.options == {"rtsp_transport": "udp"}
+
+
+def test_the_doctor_says_by_its_status_whether_something_failed(given: Given, monkeypatch: pytest.MonkeyPatch):
+    assert main(["doctor", "--folder", "runs"]) == 0
+    assert given.pop() == (DoctorSettings(folder="runs"),)
+    answer(monkeypatch, "worldmodel.doctor.examination", "examine", lambda settings: False)
+    assert main(["doctor"]) == 1
 
 
 def test_the_demo_is_quick_by_a_word(given: Given):

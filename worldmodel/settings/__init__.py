@@ -11,6 +11,7 @@ from worldmodel.settings.codecs import (
 )
 from worldmodel.settings.commands import (
     DemoSettings,
+    DoctorSettings,
     EncodingSettings,
     EvaluateCodecSettings,
     EvaluateSettings,
@@ -30,6 +31,7 @@ from worldmodel.settings.model import (
 __all__ = [
     "DctSettings",
     "DemoSettings",
+    "DoctorSettings",
     "EncodingSettings",
     "EvaluateCodecSettings",
     "EvaluateSettings",

@@ -198,6 +198,29 @@ class WatchSettings:
 
 
 @dataclass(frozen=True)
+class DoctorSettings:
+    """`worldmodel doctor`: check the machines of a training before it, in every process that a launcher starts.
+
+    Attributes:
+        folder: where runs and caches are to be kept, on a file system that all machines see.
+        json: file for the findings, for machines.
+        timeout_seconds: longest that the processes wait for each other, and that one check may take.
+        disk_gibibytes: least free space of the folder.
+        gigabytes_per_second: least rate of an all-reduce.
+        clips: that the loaders will read, which with `loader` says how much of /dev/shm they need.
+        loader: of the training.
+    """
+
+    folder: str = "."
+    json: str | None = None
+    timeout_seconds: float = 60.0
+    disk_gibibytes: float = 10.0
+    gigabytes_per_second: float = 0.1
+    clips: ClipSettings = field(default_factory=ClipSettings)
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
+
+
+@dataclass(frozen=True)
 class DemoSettings:
     """`worldmodel demo`: physics world, codecs, cache, training, rollout, table.
 
