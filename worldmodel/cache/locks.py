@@ -45,7 +45,7 @@ def locked(path: Path, what: str, wait: bool = False) -> Iterator[None]:
 
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock of a file that is there; one that has died does not."""
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # NFS locks for one alone only what may be written
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,8 +1,12 @@
+import errno
+import fcntl
 import logging
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +17,7 @@ from worldmodel.errors import CacheError
 HOLD = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from worldmodel.cache.locks import locked
 with locked(Path(sys.argv[1]), "it"):
     print("held", flush=True)
@@ -29,6 +34,21 @@ def test_a_second_holder_is_refused_and_told_who_holds_it(tmp_path: Path):
     assert not is_held(tmp_path / "lock")
     with locked(tmp_path / "lock", "part 1/2"):
         pass
+
+
+def test_locks_are_asked_for_as_nfs_gives_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    flock = fcntl.flock
+
+    def of_nfs(file: Any, operation: int) -> None:
+        """On NFS a lock is one of the server's on all bytes, and that for one alone needs a file open for writing."""
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", of_nfs)
+    with locked(tmp_path / "lock", "it"):
+        assert is_held(tmp_path / "lock")
+    assert not is_held(tmp_path / "lock")
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path):
@@ -71,6 +91,6 @@ def test_the_patience_of_a_job_of_slurm_ends(tmp_path: Path, monkeypatch: pytest
         refused = pytest.raises(CacheError, match=stays)
         with refused, locked(tmp_path / "lock", "it"):
             pass
-    (tmp_path / "lock").unlink()
-    with locked(tmp_path / "lock", "it"):
-        pass
+        (tmp_path / "lock").unlink()
+        with locked(tmp_path / "lock", "it"):
+            pass
