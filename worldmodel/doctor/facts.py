@@ -14,7 +14,7 @@ from pathlib import Path
 
 from streams.pyav.decoders import decodable
 from worldmodel.doctor.gpus import Gpu, find_gpus
-from worldmodel.training import cluster
+from worldmodel.training import cluster, peers
 
 PACKAGES = ("torch", "deepspeed", "av", "zarr")
 SHARED_MEMORY, INFINIBAND = Path("/dev/shm"), Path("/sys/class/infiniband")
@@ -29,6 +29,7 @@ class Facts:
         rank: of the process.
         local_rank: its number on its machine.
         machine: its name.
+        address: under which the other machines see it.
         expected_local: processes that the launcher says are on this machine; 0 where it says nothing.
         versions: of Python, packages and this project (with a digest of its source), by name.
         open_files: that the process may have.
@@ -45,6 +46,7 @@ class Facts:
     rank: int
     local_rank: int
     machine: str
+    address: str
     expected_local: int
     versions: dict[str, str]
     open_files: int
@@ -79,6 +81,7 @@ def collect() -> Facts:
         rank=ranks.rank,
         local_rank=ranks.local_rank,
         machine=cluster.machine(),
+        address=peers.own_address(ranks.address)[1],
         expected_local=expected_local(os.environ),
         versions=versions(),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],

@@ -48,7 +48,8 @@ def places(facts: Sequence[Facts]) -> Finding:
     uneven = len(counts) > 1
     if uneven and not wrong:
         wrong = [f"{name} has {len(group)}" for name, group in machines.items()]
-    value = f"{len(facts)} on {len(machines)} ({', '.join(shortened(list(machines)))})"
+    names = [f"{name} {group[0].address}" for name, group in machines.items()]
+    value = f"{len(facts)} on {len(machines)} ({', '.join(shortened(names))})"
     return judge(
         "processes on machines",
         bool(wrong),

@@ -73,7 +73,7 @@ def test_two_healthy_processes_pass_every_check(examined: dict):
     findings = examined["none"]
     assert list(findings) == CHECKS
     assert "FAIL" not in {finding["verdict"] for finding in findings.values()}
-    assert findings["processes on machines"]["value"] == "2 on 2 (n1, n2)"
+    assert findings["processes on machines"]["value"] == "2 on 2 (n1 127.0.0.1, n2 127.0.0.1)"
     assert findings["all-reduce"]["value"].endswith(" GB/s (gloo)")
 
 

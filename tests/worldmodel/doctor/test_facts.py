@@ -29,7 +29,23 @@ def test_a_package_that_is_missing_on_a_machine_is_a_version_like_others():
 
 
 def test_facts_are_told_as_text():
-    one = Facts(1, 0, "n1", 2, {"torch": "2"}, 9, -1, True, 5, 4, [Gpu("u", "H100", 8, 1, 0, False)], "", 1, ["h264"])
+    one = Facts(
+        1,
+        0,
+        "n1",
+        "10.0.0.1",
+        2,
+        {"torch": "2"},
+        9,
+        -1,
+        True,
+        5,
+        4,
+        [Gpu("u", "H100", 8, 1, 0, False)],
+        "",
+        1,
+        ["h264"],
+    )
     assert Facts.from_text(one.to_text()) == one
 
 

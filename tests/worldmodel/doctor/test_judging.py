@@ -22,6 +22,7 @@ def process(rank: int, **changes: Any) -> Facts:
         rank=rank,
         local_rank=rank % 2,
         machine=f"n{rank // 2}",
+        address=f"10.0.0.{rank // 2}",
         expected_local=2,
         versions={"python": "3.11", "torch": "2.14"},
         open_files=65536,
@@ -45,7 +46,7 @@ def judged(changes: dict[int, dict[str, Any]], shm_needed_bytes: int = GIB) -> d
 def test_healthy_machines_pass():
     findings = judged({})
     assert {finding.verdict for finding in findings.values()} == {"pass"}
-    assert findings["processes on machines"].value == "4 on 2 (n0, n1)"
+    assert findings["processes on machines"].value == "4 on 2 (n0 10.0.0.0, n1 10.0.0.1)"
     assert findings["GPUs"].value == "2 x H100 on each machine"
     assert findings["/dev/shm"].expected == "2 GiB for the loaders of 2 processes"
 
