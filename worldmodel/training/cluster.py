@@ -135,6 +135,7 @@ def start() -> Ranks:
         dist.init_process_group(kind, store=store, rank=0, world_size=1, timeout=TIMEOUT)
         return ranks
     try:
+        require_launcher(ranks)
         dist.init_process_group(
             kind,
             init_method=f"tcp://{ranks.address}:{ranks.port}",
@@ -143,13 +144,25 @@ def start() -> Ranks:
             timeout=TIMEOUT,
             device_id=torch.device("cuda", device) if gpu else None,
         )
-    except dist.DistError as error:
+    except (dist.DistError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise SettingsError(
             f"process {ranks.rank} on {machine()} cannot meet the others at {ranks.address}:{ranks.port} "
             f"({reason}): set MASTER_ADDR and MASTER_PORT to rank 0's machine and a free port"
         ) from error
     return ranks
+
+
+def require_launcher(ranks: Ranks) -> None:
+    """Asks whether torchrun, which listens where the processes meet before it starts them, is still there.
+
+    The rendezvous would knock at its door until the time is over.
+
+    Raises:
+        OSError: it has ended.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        socket.create_connection((ranks.address, ranks.port), TIMEOUT.total_seconds()).close()
 
 
 def leave(status: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from streams.journal import Journal
 from worldmodel.errors import CheckpointError, UserError
 from worldmodel.settings import TrainingSettings
-from worldmodel.training import checkpoint, cluster, flops, hanging, peers, randomness, schedule
+from worldmodel.training import checkpoint, cluster, flops, hanging, peers, randomness, schedule, signals
 from worldmodel.training.checkpoint import Description, Progress
 from worldmodel.training.engine import Engine
 from worldmodel.training.meter import Meter
@@ -162,6 +163,7 @@ def train(
     report = Report(run, start.step + 1 if found is not None else 0, main)
     loop = Loop(engine, loader, settings, batch_size, report, stop or StopRequest(), run, start)
     step, last = start.step, found
+    signals.follow_launcher(signal.SIGTERM)  # from here on, what is done can be saved
     remedy = peers.advice(str(run))
     watched, missed = hanging.unwatched(lambda: [*peers.states(), remedy]), peers.missed(remedy)
     with closing(loader), closing(report), closing(loop.open_bar(start.step, main)), watched, missed:

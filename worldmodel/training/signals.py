@@ -1,10 +1,13 @@
 """The wish to stop, asked for by a signal. No heavy import: the handlers stand before torch is imported."""
 
+import ctypes
+import os
 import signal
 from types import FrameType
 
 # sysexits' EX_TEMPFAIL: the program stopped at a signal, its checkpoint is saved, and it is to be started again.
 EXIT_INTERRUPTED = 75
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class StopRequest:
@@ -46,4 +49,16 @@ def install(names: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGUSR1")) -> StopRe
         if name not in signal.Signals.__members__:
             raise ValueError(f"signal {name!r} is unknown: give names such as SIGUSR1")
         signal.signal(signal.Signals[name], stop.handle)
+    follow_launcher(signal.SIGKILL)  # nothing is there yet to be saved
     return stop
+
+
+def follow_launcher(number: signal.Signals) -> None:
+    """Has the kernel send this process a signal when torchrun, which started it, ends before it, however it ends.
+
+    torchrun ends its processes itself, but not where it is killed, or gets a signal that it does not handle (SIGUSR1).
+    They would train on without it, or wait for each other in vain, and hold the run's folder against its next start.
+    Nothing is asked for where another launcher started the process, or none.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)

@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 import torch
 
@@ -101,6 +103,21 @@ def test_a_meeting_point_that_cannot_be_reached_is_named(monkeypatch: pytest.Mon
     monkeypatch.setattr(dist, "init_process_group", refuse)
     with pytest.raises(SettingsError, match=r"process 3 on .* cannot meet the others at 10.0.0.1:29400"):
         cluster.start()
+
+
+def test_a_launcher_that_has_ended_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    import torch.distributed as dist
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))  # and nobody listens
+        port = str(listener.getsockname()[1])
+        here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        for name, value in (TORCHRUN | here).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(dist, "is_initialized", lambda: False)
+        monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: pytest.fail("it would wait in there"))
+        with pytest.raises(SettingsError, match=rf"cannot meet the others at 127.0.0.1:{port} \(.*refused\)"):
+            cluster.start()
 
 
 def test_the_end_of_one_process_is_an_ordinary_exit():

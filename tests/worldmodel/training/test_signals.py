@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -55,3 +56,43 @@ def test_an_unknown_signal_is_named():
 def test_handlers_stand_before_torch_is_imported():
     program = "import sys, worldmodel.training.signals; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+LAUNCHED = """
+import os, signal, sys, time
+from worldmodel.training import signals
+stop = signals.install()
+FOLLOW
+print(os.getpid(), flush=True)
+for _ in range(500):
+    if not stop.requested:
+        time.sleep(0.01)
+print(stop.signal_name, flush=True)
+"""
+
+
+def launched(follow: str, **environment: str) -> list[str]:
+    """Kills a launcher whose process runs: what that process said afterwards, until it was gone."""
+    command = [sys.executable, "-c", LAUNCHER, LAUNCHED.replace("FOLLOW", follow)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as launcher:
+        assert launcher.stdout is not None
+        process = int(launcher.stdout.readline())
+        launcher.kill()
+        launcher.wait()
+        if not environment:
+            time.sleep(0.3)
+            os.kill(process, signal.SIGUSR1)  # else it would wait for ever
+        return launcher.stdout.read().split()  # it ends where the process does
+
+
+def test_a_process_that_has_nothing_to_save_ends_with_the_torchrun_that_started_it():
+    assert launched("", TORCHELASTIC_RUN_ID="1") == []
+
+
+def test_a_process_that_trains_is_asked_to_stop_when_the_torchrun_that_started_it_has_ended():
+    assert launched("signals.follow_launcher(signal.SIGTERM)", TORCHELASTIC_RUN_ID="1") == ["SIGTERM"]
+
+
+def test_without_torchrun_a_process_outlives_who_started_it():
+    assert launched("signals.follow_launcher(signal.SIGTERM)") == ["SIGUSR1"]
