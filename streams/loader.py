@@ -4,12 +4,14 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
 import torch
@@ -31,6 +33,10 @@ MIN_TRIED = 100
 MIN_BATCHES = 100
 # Loaders whose workers run: deaf to SIGTERM, these must be ended before Python, at its exit, waits for them.
 STARTED: "weakref.WeakSet[Loader]" = weakref.WeakSet()
+
+
+class DeadWorkerError(MediaError):
+    """A worker process ended before its work was done."""
 
 
 class Shares:
@@ -61,7 +67,7 @@ class Loader:
         position: samples consumed over all ranks; the whole state.
         waited_seconds: time that the user has waited for batches.
         journal: what this rank has read so far, in which time, and what failed.
-        num_replaced_workers: workers that were replaced since their memory had grown.
+        num_replaced_workers: workers that were replaced, since their memory had grown or one of them had died.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class Loader:
         self.rank, self.num_ranks = rank, num_ranks
         self.order = order_of(source, seed, settings.batch_size * settings.num_turns)
         self.journal, self.num_replaced_workers = Journal(), 0
+        self.died_at = -1  # position at which a worker died last
         self.batches: Iterator[Part] | None = None
         self.workers: set[BaseProcess] = set()
 
@@ -130,9 +137,27 @@ class Loader:
 
     def next_part(self) -> Part:
         """The next batch of the workers, or of new ones where the old ones have come to their end."""
+        try:
+            with self.dead_workers_named():
+                return self.ask()
+        except DeadWorkerError as death:
+            # The state is one integer, so new workers go on there. One that dies of what it reads will do so again.
+            if self.position == self.died_at:
+                raise
+            self.died_at = self.position
+            self.close()
+            self.num_replaced_workers += self.num_workers
+            say(f"a worker that reads ahead has died ({death.__cause__}): new ones go on at position {self.position}")
+        with self.dead_workers_named():
+            return self.ask()
+
+    def ask(self) -> Part:
+        """Waits for the next batch."""
         if self.batches is None:
             self.batches = self.start()
-        with self.dead_workers_named():
+        with deaths_heard():
+            if not all(worker.is_alive() for worker in self.workers):
+                raise RuntimeError("DataLoader worker exited between two batches")
             part = next(self.batches, None)
             if part is None:
                 self.close()
@@ -145,17 +170,19 @@ class Loader:
         """Says what was being read when a worker died or fell silent, as it does where a decoder crashes or hangs.
 
         Raises:
-            MediaError: one did.
+            DeadWorkerError: one has died.
+            MediaError: one was silent.
         """
         try:
             yield
         except RuntimeError as error:
             if not str(error).startswith("DataLoader "):
                 raise
+            kind = MediaError if "timed out" in str(error) else DeadWorkerError
             path_of = getattr(self.source, "path_of", str)
             positions = next(iter(Shares(self.position, self.settings.batch_size, self.rank, self.num_ranks)))
             items = sorted({path_of(self.order.item_at(position)) for position in positions})
-            raise MediaError(
+            raise kind(
                 f"a worker that reads ahead has died or was silent for {self.settings.timeout_seconds:g} s ({error}); "
                 f"the next batch, position {self.position}, is of {', '.join(items)}: examine the videos with "
                 "`python -m tools.videos scan` and train on its manifest, or raise timeout_seconds"
@@ -195,6 +222,7 @@ class Loader:
         STARTED.add(self)
         with held_signals():
             batches = iter(loader)
+        hear_deaths_only_while_waiting()
         # Not the children that are new: another thread may start its loader at the same time.
         self.workers = set(getattr(batches, "_workers", []))
         return batches
@@ -271,6 +299,39 @@ def held_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+WAITING = [False]  # whether a batch is waited for now
+
+
+@contextmanager
+def deaths_heard() -> Iterator[None]:
+    """While a batch is waited for, the death of a worker is an error at once."""
+    WAITING[0] = True
+    try:
+        yield
+    finally:
+        WAITING[0] = False
+
+
+def hear_deaths_only_while_waiting() -> None:
+    """Holds torch's handler of SIGCHLD back at all other times.
+
+    It raises wherever the main thread stands: in the middle of an update, or of a checkpoint, of which it would seem to
+    be the failure. Who asks for the next batch finds a dead worker all the same.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        return
+    if getattr(handler, "held_back", False):
+        return
+
+    def held_back(number: int, frame: FrameType | None) -> None:
+        if WAITING[0]:
+            handler(number, frame)
+
+    held_back.held_back = True  # pyright: ignore[reportFunctionMemberAccess]
+    signal.signal(signal.SIGCHLD, held_back)
 
 
 @atexit.register

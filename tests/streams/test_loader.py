@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -281,6 +282,40 @@ def test_a_worker_that_dies_or_hangs_is_an_error_that_names_what_was_read(hangs:
     for child in active_children():
         child.join(10)
     assert not active_children()
+
+
+class Slow(Numbers):
+    """A source that takes its time from the fourth read on."""
+
+    def read(self, index: int, generator: np.random.Generator) -> torch.Tensor:
+        time.sleep(0.5 if self.num_reads >= 3 else 0.0)
+        return super().read(index, generator)
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_worker_that_was_killed_is_replaced_and_no_batch_is_lost_or_read_twice(
+    waiting: bool, capsys: pytest.CaptureFixture[str]
+):
+    settings = LoaderSettings(batch_size=1, num_workers=1, prefetch_batches=1, timeout_seconds=60.0)
+    loader = Loader(Slow(10) if waiting else Numbers(10), settings, seed=3)
+    found = list(islice(loader, 3))
+    victim = int(found[-1][0, 2])
+    kill = threading.Timer(0.2 if waiting else 0.0, os.kill, (victim, signal.SIGKILL))
+    kill.start()
+    if not waiting:  # here torch would raise, in the middle of whatever the training does
+        for child in active_children():
+            child.join(10)
+        assert time.sleep(0.2) is None
+    found += islice(loader, 3)
+    assert loader.num_replaced_workers == 1
+    assert int(found[-1][0, 2]) != victim
+    assert loader.position == 6
+    assert all(
+        torch.equal(one[:, :2], other) for one, other in zip(found, batches_of(loader_of(10, 1), 6), strict=True)
+    )
+    loader.close()
+    told = capsys.readouterr().err
+    assert re.search(r"a worker that reads ahead has died \(DataLoader worker .*\): new ones go on at position 3", told)
 
 
 def test_after_closing_the_next_batch_is_still_the_next():
