@@ -163,7 +163,8 @@ class TrainingSettings:
         report_every: steps between two reports of scalars.
         preview_every: steps between two reports of pictures, film strips, videos and sound.
         checkpoint_every: steps between two checkpoints.
-        keep_checkpoints: newest checkpoints that are kept.
+        keep_checkpoints: newest whole checkpoints that are kept; those older than them are deleted as soon as a new one
+            is complete. Damaged ones that are newer than the oldest of them stay, since they might be restored.
     """
 
     steps: int = 1000

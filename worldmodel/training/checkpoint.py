@@ -132,9 +132,9 @@ def together(final: Path, write: Callable[[], object]) -> None:
 def make_empty(partial: Path) -> None:
     """Makes the folder for an unfinished checkpoint, and removes those that a killed run left."""
     partial.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in partial.parent.glob(".step_*"):
-        shutil.rmtree(leftover)
+    remove_unfinished(partial.parent)
     partial.mkdir()
+    sync(partial.parent.parent)  # where the folder of checkpoints may be new
 
 
 def publish(partial: Path, final: Path, about: dict[str, Any], keep: int) -> None:
@@ -153,9 +153,28 @@ def publish(partial: Path, final: Path, about: dict[str, Any], keep: int) -> Non
     pointer.write_text(final.name + "\n", encoding="utf-8")
     sync(pointer)
     pointer.replace(final.with_name(LATEST))
-    whole = [folder for folder in newest_first(final.parent.parent) if damage_of(folder) is None]
-    for old in [*whole[max(keep, 1) :], *final.parent.glob(".step_*")]:
-        shutil.rmtree(old)
+    sync(final.parent)  # before the one that it named goes
+    prune(final.parent.parent, keep)
+
+
+def prune(run: Path, keep: int) -> None:
+    """Deletes the checkpoints that are older than the newest `keep` whole ones, and what killed runs left.
+
+    Damaged ones that are not as old stay: someone may restore them. Each is renamed before it is deleted, so that a
+    kill in between leaves no part of a checkpoint under its name.
+    """
+    folders = newest_first(run)
+    whole = [folder for folder in folders if damage_of(folder) is None]
+    kept = whole[: max(keep, 1)]
+    for old in folders[folders.index(kept[-1]) + 1 :]:
+        old.rename(old.with_name(f".{old.name}.old"))
+    remove_unfinished(run / FOLDER)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a killed run has half written, half replaced or half deleted."""
+    for leftover in folder.glob(".step_*"):
+        shutil.rmtree(leftover)
 
 
 def damage_of(folder: Path, read_through: Collection[str] | None = ()) -> str | None:

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,34 @@ def test_damaged_weights_are_refused(tmp_path: Path):
 def test_only_the_newest_are_kept(tmp_path: Path):
     train_toy(tmp_path, checkpoint_every=1, keep_checkpoints=2)
     assert saved_at(tmp_path) == ["latest", "step_00000005", "step_00000006"]
+
+
+def test_a_kill_while_one_is_deleted_leaves_no_part_of_it_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    train_toy(tmp_path, steps=2, checkpoint_every=1)
+
+    class Killed(BaseException):
+        pass
+
+    def delete_a_part(folder: Path) -> None:
+        (folder / "checkpoint.json").unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(shutil, "rmtree", delete_a_part)
+        train_toy(tmp_path, steps=3, resume=True)
+    assert saved_at(tmp_path) == [".step_00000001.old", "latest", "step_00000002", "step_00000003"]
+    train_toy(tmp_path, steps=4, resume=True)
+    assert saved_at(tmp_path) == ["latest", "step_00000003", "step_00000004"]
+
+
+def test_damaged_ones_older_than_those_kept_are_deleted_and_newer_ones_stay(tmp_path: Path):
+    train_toy(tmp_path, steps=3, checkpoint_every=1, keep_checkpoints=3)
+    for step in (1, 3):
+        (tmp_path / "checkpoints" / f"step_{step:08d}" / "weights.safetensors").unlink()
+    train_toy(tmp_path, steps=4, resume=True)  # from step 2, with checkpoints at the end alone
+    assert saved_at(tmp_path) == ["latest", "step_00000002", "step_00000003", "step_00000004"]
 
 
 @pytest.mark.parametrize("damage", ["no description", "a short file", "no shard", "no text"])
