@@ -160,7 +160,7 @@ def train(
     if found is not None:
         start = checkpoint.load(engine, found, settings.seed)
     loader = make_loader(start.position)
-    report = Report(run, start.step + 1 if found is not None else 0, main)
+    report = Report(run, start.step + 1, main)
     loop = Loop(engine, loader, settings, batch_size, report, stop or StopRequest(), run, start)
     step, last = start.step, found
     signals.follow_launcher(signal.SIGTERM)  # from here on, what is done can be saved

@@ -24,19 +24,20 @@ class Report:
     Every method raises CheckpointError where the disk is full; TensorBoard writes in a thread, so that may be late.
     """
 
-    def __init__(self, run: Path, first_step: int = 0, main: bool = True) -> None:
+    def __init__(self, run: Path, first_step: int = 1, main: bool = True) -> None:
         """Opens the writer.
 
         Args:
             run: folder of the run.
-            first_step: where a resumed run goes on; what was reported from there on before is dropped from the curves.
+            first_step: where the run goes on; what was reported from there on before is dropped from the curves, also
+                where it was stopped before its first checkpoint and begins again.
             main: whether this process writes.
         """
         self.folder = run / FOLDER
         self.writer: SummaryWriter | None = None
         if main:
             with self.guarded():
-                self.writer = SummaryWriter(str(self.folder), purge_step=first_step if first_step > 0 else None)
+                self.writer = SummaryWriter(str(self.folder), purge_step=first_step)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

@@ -96,6 +96,22 @@ def test_curves_of_a_resumed_run_do_not_fork(tmp_path: Path):
     assert [event.step for event in scalars(tmp_path).Scalars("loss")] == [2, 4, 6]
 
 
+def test_curves_of_a_run_that_begins_again_do_not_fork(tmp_path: Path):
+    class Killed(BaseException):
+        pass
+
+    def kill(number: int) -> None:
+        if number == 4:
+            raise Killed
+
+    toy = Toy()
+    toy.at_call = kill
+    with pytest.raises(Killed):
+        train_toy(tmp_path, toy, report_every=1)
+    train_toy(tmp_path, report_every=1)  # no checkpoint was there to resume from
+    assert [event.step for event in scalars(tmp_path).Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("stage", [1, 3])
 def test_a_preview_sees_whole_weights_and_changes_nothing(tmp_path: Path, stage: int):
     seen = []
