@@ -29,6 +29,7 @@ from worldmodel.run import (
     check_videos,
     describe_run,
     settings_to_blame,
+    write_together,
 )
 from worldmodel.settings import TokenizerSettings, TrainSettings
 from worldmodel.training import cluster
@@ -69,8 +70,7 @@ def _train_codec(settings: TokenizerSettings, resume: bool, stop: StopRequest | 
     identity = {settings.kind: dataclasses.asdict(settings.codec), "optimizer": settings.training.optimizer}
     description = Description(settings=dataclasses.asdict(settings), identity=identity)
     check_beginning(run, resume, description)
-    if ranks.rank == 0:
-        write_settings(settings, run / SETTINGS)
+    write_together(run, lambda: write_settings(settings, run / SETTINGS))
     preview_batch = first_batch(clips)
     loader = micro_batches(settings.loader, settings.training.accumulate)
     if isinstance(codec, PictureHybrid) and not resume:

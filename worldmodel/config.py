@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import json
 import os
-import tempfile
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,10 +57,16 @@ def write_settings(settings: Any, path: str | Path) -> None:
     """Write settings as YAML that `read_settings` and `--config` read back. The file appears whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        yaml.safe_dump(_plain(dataclasses.asdict(settings)), file, sort_keys=False, allow_unicode=True)
-    Path(temporary).replace(path)
+    partial = path.with_name(f".{path.name}.partial")  # one name, so that kills leave no more than one
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yaml.safe_dump(_plain(dataclasses.asdict(settings)), file, sort_keys=False, allow_unicode=True)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _plain(value: Any) -> Any:

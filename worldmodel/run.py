@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,7 @@ def check_training(training: TrainingSettings, loader: LoaderSettings, muon: boo
     for name, value in (("training.steps", training.steps), ("loader.batch_size", loader.batch_size)):
         if value < 1:
             raise SettingsError(f"{name}={value} is out of range: it must be 1 or more")
+    check_batch(training, loader)
     if training.optimizer == "muon" and not muon:
         raise SettingsError("training.optimizer=muon is for the world model's transformers: a codec needs adamw")
     if training.recompute_activations and not muon:
@@ -122,6 +124,20 @@ def check_training(training: TrainingSettings, loader: LoaderSettings, muon: boo
     for name in ("learning_rate", "muon_learning_rate"):
         if getattr(training, name) <= 0:
             raise SettingsError(f"training.{name}={getattr(training, name)} is out of range: it must be above 0")
+
+
+def check_batch(training: TrainingSettings, loader: LoaderSettings) -> None:
+    """Refuse a batch that does not divide among the processes, before the settings of a resumed run are replaced.
+
+    Raises:
+        SettingsError: says what would divide.
+    """
+    num_ranks = cluster.find_ranks().num_ranks
+    if training.accumulate < 1 or loader.batch_size % (num_ranks * training.accumulate):
+        raise SettingsError(
+            f"loader.batch_size={loader.batch_size} does not divide among the {num_ranks} processes with "
+            f"training.accumulate={training.accumulate}: give a multiple of both"
+        )
 
 
 def check_shares(settings: TrainSettings) -> None:
@@ -226,19 +242,38 @@ def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjec
     with settings_to_blame():
         objective = build_objective(settings, picture, sound)
     check_beginning(run, resume, describe_run(settings, picture, sound))
-    if cluster.is_main():
-        _write_run(settings, sources, picture, sound)
-    cluster.barrier()
+    write_together(run, lambda: _write_run(settings, sources, picture, sound))
     return objective, picture, sound
+
+
+def write_together(run: Path, write: Callable[[], object]) -> None:
+    """Process 0 writes what a run begins with; then all processes go on, or none does.
+
+    Raises:
+        CheckpointError: it cannot be written (a full disk, say).
+    """
+    failure = ""
+    if cluster.is_main():
+        try:
+            write()
+        except OSError as error:
+            failure = f"{run} cannot be written ({error.strerror}): make room there, or give another folder"
+    if failure := cluster.texts(failure)[0]:
+        raise CheckpointError(failure)
 
 
 def _write_run(settings: TrainSettings, sources: list[Path], picture: PictureCodec, sound: SoundVQ | None) -> None:
     run = Path(settings.run)
     copies = run / CODECS
     if not copies.is_dir():
-        for codec, source in zip((picture, sound), _in_order(sources, picture, sound), strict=False):
-            if codec is not None:
-                copy_codec(source, copies / codec.kind)
+        partial = run / f".{CODECS}.partial"
+        try:
+            for codec, source in zip((picture, sound), _in_order(sources, picture, sound), strict=False):
+                if codec is not None:
+                    copy_codec(source, partial / codec.kind)
+            partial.rename(copies)  # all of them, or a run that was killed here would begin again without the sound
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     write_settings(settings, run / SETTINGS)
 
 

@@ -70,7 +70,22 @@ def build_codec(kind: str, settings: CodecSettings, clips: ClipSettings) -> Code
 
 
 def save_codec(run: Path, codec: Codec) -> str:
-    """Write a trained codec into a run's folder, each file temporary-then-rename; return its fingerprint."""
+    """Write a trained codec into a run's folder, each file temporary-then-rename; return its fingerprint.
+
+    Raises:
+        CheckpointError: it cannot be written (a full disk, say).
+    """
+    try:
+        return _save_codec(run, codec)
+    except (OSError, SafetensorError) as error:
+        for name in (WEIGHTS, DESCRIPTION):
+            (run / f"{name}.partial").unlink(missing_ok=True)
+        raise CheckpointError(
+            f"the codec cannot be written to {run} ({error}): make room there and resume its run, which only writes it"
+        ) from error
+
+
+def _save_codec(run: Path, codec: Codec) -> str:
     run.mkdir(parents=True, exist_ok=True)
     description = {
         "format": FORMAT_VERSION,

@@ -296,11 +296,15 @@ class Loop:
         mine = [{"start": one.start, "stop": one.stop, "loss": str(one.loss.item())} for one in self.seen]
         processes = [json.loads(text) for text in cluster.texts(json.dumps(mine))]
         path = self.run / f"not_finite_step_{step:08d}.json"
+        where = f"is in {path}"
         if self.ranks.rank == 0:
-            path.write_text(json.dumps({"what": what, "step": step, "processes": processes}, indent=2), "utf-8")
+            try:
+                path.write_text(json.dumps({"what": what, "step": step, "processes": processes}, indent=2), "utf-8")
+            except OSError as error:
+                where = f"cannot be written to {path} ({error.strerror}): {processes}"
         return NonFiniteLossError(
             f"{what}: lower learning_rate, lengthen warmup_steps, or use precision fp32; which samples every process "
-            f"read is in {path}"
+            f"read {where}"
         )
 
     def say(self, text: str) -> None:

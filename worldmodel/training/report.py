@@ -2,9 +2,11 @@
 
 import io
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -36,6 +38,7 @@ class Report:
         self.folder = run / FOLDER
         self.writer: SummaryWriter | None = None
         if main:
+            hide_tracebacks_of_writers()
             with self.guarded():
                 self.writer = SummaryWriter(str(self.folder), purge_step=first_step)
 
@@ -103,6 +106,19 @@ class Report:
         if self.writer is not None:
             with self.guarded():
                 self.writer.close()
+
+
+def hide_tracebacks_of_writers() -> None:
+    """A thread of TensorBoard's that cannot write ends with a traceback; the next call tells the same error."""
+    before = threading.excepthook
+
+    def hook(arguments: Any) -> None:
+        of_writer = type(arguments.thread).__module__.startswith("tensorboard.")
+        if not (of_writer and isinstance(arguments.exc_value, OSError)):
+            before(arguments)
+
+    if getattr(before, "__qualname__", "") != hook.__qualname__:
+        threading.excepthook = hook
 
 
 def gif(pictures: UInt8[np.ndarray, "frame height width 3"], frames_per_second: float | int) -> bytes:
