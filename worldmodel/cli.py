@@ -105,7 +105,14 @@ def train(arguments: list[str]) -> int:
     from worldmodel.settings import TrainSettings
 
     stop = signals.install()
-    settings, resume = _settings_of_run(TrainSettings, arguments, "worldmodel train")
+    settings, resume = _settings_of_run(TrainSettings, _flag(arguments, "--dry_run"), "worldmodel train")
+    if settings.dry_run:
+        from worldmodel.dry_run import dry_run
+
+        lines = dry_run(settings)
+        if cluster.is_main():
+            print("\n".join(lines))
+        return 0
     from worldmodel.commands import train_world
 
     status = _end(train_world(settings, resume, stop), "worldmodel train", settings.run)
@@ -183,8 +190,7 @@ def demo(arguments: list[str]) -> int:
     from worldmodel.config import parse
     from worldmodel.settings import DemoSettings
 
-    flags = [part for argument in arguments for part in ((argument, "true") if argument == "--quick" else (argument,))]
-    settings = parse(DemoSettings, flags, "worldmodel demo")
+    settings = parse(DemoSettings, _flag(arguments, "--quick"), "worldmodel demo")
     from worldmodel.demo import run_demo
 
     return run_demo(settings)
@@ -226,6 +232,15 @@ def _short(arguments: list[str]) -> list[str]:
     """Short names of options: --temperature for --sampling.temperature, --continue for --continue_from."""
     parts = (argument.partition("=") for argument in arguments)
     return [SHORT.get(name, name) + equals + value for name, equals, value in parts]
+
+
+def _flag(arguments: list[str], name: str) -> list[str]:
+    """Let a bare `--name` (or `--na-me`) stand for `--name true`."""
+    joined = []
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        found = name if argument == name.replace("_", "-") else argument
+        joined.append(f"{name}=true" if found == name and after not in ("true", "false") else found)
+    return joined
 
 
 def _end(result: object, command: str, run: str) -> int:

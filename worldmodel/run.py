@@ -222,16 +222,32 @@ def check_window(settings: TrainSettings) -> None:
             )
 
 
-def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjective, PictureCodec, SoundVQ | None]:
-    """Build an untrained objective and make the run complete by itself: settings and copies of its codecs.
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is not begun: nothing of it is written.
+
+    Attributes:
+        objective: untrained.
+        picture: codec of pictures.
+        sound: codec of sound, if there is one.
+        sources: folders of the codecs.
+    """
+
+    objective: WorldObjective
+    picture: PictureCodec
+    sound: SoundVQ | None
+    sources: list[Path]
+
+
+def prepare_run(settings: TrainSettings) -> Prepared:
+    """Check the settings of a run and build what is trained.
 
     Raises:
         CacheError: the cache was not made with these codecs.
         SettingsError: names the setting that is wrong.
     """
     check_data(settings)
-    run = Path(settings.run)
-    copies = run / CODECS
+    copies = Path(settings.run) / CODECS
     sources = sorted(copies.glob("*")) if copies.is_dir() else [Path(codec) for codec in settings.codecs]
     picture, sound = load_codecs(sources)
     if settings.cache is not None:
@@ -241,9 +257,21 @@ def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjec
     check_shares(settings)
     with settings_to_blame():
         objective = build_objective(settings, picture, sound)
-    check_beginning(run, resume, describe_run(settings, picture, sound))
-    write_together(run, lambda: _write_run(settings, sources, picture, sound))
-    return objective, picture, sound
+    return Prepared(objective, picture, sound, sources)
+
+
+def begin_run(settings: TrainSettings, resume: bool = False) -> tuple[WorldObjective, PictureCodec, SoundVQ | None]:
+    """Build an untrained objective and make the run complete by itself: settings and copies of its codecs.
+
+    Raises:
+        CacheError: the cache was not made with these codecs.
+        CheckpointError: the run has checkpoints already, is of another model, or cannot be written.
+        SettingsError: names the setting that is wrong.
+    """
+    made, run = prepare_run(settings), Path(settings.run)
+    check_beginning(run, resume, describe_run(settings, made.picture, made.sound))
+    write_together(run, lambda: _write_run(settings, made.sources, made.picture, made.sound))
+    return made.objective, made.picture, made.sound
 
 
 def write_together(run: Path, write: Callable[[], object]) -> None:

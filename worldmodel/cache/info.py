@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,12 @@ class CacheInfo:
         if "sound" in self.pyramids:
             shapes["sound"] = ((frames, self.pyramids["sound"].num_codes), "<u2")
         return {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in shapes.items()}
+
+    @property
+    def bytes_per_hour(self) -> float:
+        """Size of an hour of video, uncompressed."""
+        clip_bytes = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.arrays().values())
+        return clip_bytes * self.frames_per_second * 3600 / self.num_frames
 
     def difference(self, other: "CacheInfo") -> str | None:
         """The first thing in which a build differs from this one, in words; None if both give the same codes.

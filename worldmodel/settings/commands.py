@@ -85,6 +85,7 @@ class TrainSettings:
         videos: folder of videos, one video, a glob or a manifest, whose codes are made while training; or several of
             them with weights, as {"robots": 3, "internet": 1}; give this or cache.
         num_frames: frames of one training clip.
+        dry_run: train nothing and write nothing; make a few steps, and print what the training would need.
     """
 
     codecs: list[str]
@@ -97,6 +98,7 @@ class TrainSettings:
     model: ModelSettings = field(default_factory=ModelSettings)
     heads: HeadSettings = field(default_factory=HeadSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import deepspeed
 
 from worldmodel.settings import TrainingSettings
 from worldmodel.training import cluster
+from worldmodel.training.memory import BUCKET_ELEMENTS
 from worldmodel.training.optimizer_state import OptimizerState, keys_of
 
 # Else the first collective on a CPU compiles a shared-memory operator: minutes, and a compiler that may not be there.
@@ -52,6 +53,7 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
         "zero_optimization": {
             "stage": settings.zero_stage,
             "overlap_comm": False,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
             "reduce_scatter": settings.optimizer != "muon",  # Muon needs whole gradients
             **offload_settings(settings),
         },
@@ -193,6 +195,7 @@ class Engine:
         device: where batches belong.
         precision: of matrix products, after "auto" is resolved.
         zero_stage: DeepSpeed ZeRO stage.
+        learning_rate: peak of the schedule.
     """
 
     def __init__(self, objective: nn.Module, settings: TrainingSettings, batch_size: int) -> None:
@@ -207,6 +210,7 @@ class Engine:
         self.device = cluster.device()
         self.precision: Precision = resolve_precision(settings.precision, self.device)
         self.zero_stage, self.clip_norm = settings.zero_stage, bound_of(settings)
+        self.learning_rate = settings.learning_rate
         self.is_main = ranks.rank == 0
         if isinstance(objective, Recomputes):
             objective.recompute_activations(settings.recompute_activations)
