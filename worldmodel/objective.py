@@ -242,10 +242,12 @@ class WorldObjective(nn.Module):
         if "speed" in self.heads:
             results["speed"] = self.heads["speed"](forwards[:, :half], fast[:, :half])
         if "correspondence" in self.heads:
-            # With one clip there is no sound to borrow: no loss, and a score that says "not measured".
-            alone = HeadResult(states.sum() * 0, states.new_full((1,), torch.nan))
-            measured = len(heard) > 1
-            results["correspondence"] = self.heads["correspondence"](states[heard], apart) if measured else alone
+            head, measured = self.heads["correspondence"], len(heard) > 1
+            # With one clip there is no sound to borrow: no loss, and a score that says "not measured". The head is
+            # asked all the same: where another process has gradients of it, this one must have some.
+            found = head(states[heard], apart) if measured else head(states[:1], states[:1])
+            unknown = HeadResult(0 * found.loss, states.new_full((1,), torch.nan))
+            results["correspondence"] = found if measured else unknown
         return results
 
     def _view_states(

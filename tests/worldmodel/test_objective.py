@@ -181,6 +181,16 @@ def test_a_gradient_reaches_trunk_decoder_and_heads_but_never_the_codecs():
     assert not [name for name, weight in objective.model.quantizers.named_parameters() if weight.requires_grad]
 
 
+@pytest.mark.parametrize("silent", [(), (0, 1, 2), (0, 1, 2, 3)])
+def test_every_weight_has_a_gradient_whoever_has_sound(silent: tuple[int, ...]):
+    # Else processes whose clips have sound would wait for those whose clips have none.
+    objective = objective_of(heads=HeadSettings()).train()
+    loss, metrics = objective(batch_of(4, silent=silent))
+    loss.backward()
+    assert not [name for name, weight in objective.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert (metrics["correspondence/loss"] > 0) == (silent == ())
+
+
 def test_the_hidden_matrices_are_those_of_the_blocks():
     objective = objective_of(heads=ON)
     chosen = {id(matrix) for matrix in objective.hidden_matrices()}
