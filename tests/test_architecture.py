@@ -25,6 +25,7 @@ RANKS = (
     ("worldmodel", "worldmodel.errors", "worldmodel.settings"),
     ("worldmodel.evaluation.metrics", "worldmodel.evaluation.pictures", "worldmodel.evaluation.plots"),
     ("worldmodel.config", "worldmodel.folders", "worldmodel.layout", "worldmodel.modules", "worldmodel.sight"),
+    ("worldmodel.frame_group",),
     ("worldmodel.attention",),
     ("worldmodel.codecs", "worldmodel.rollouts.sampling"),
     ("worldmodel.cache", "worldmodel.trunk", "worldmodel.decoder"),

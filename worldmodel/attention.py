@@ -18,6 +18,8 @@ from worldmodel.errors import SettingsError
 from worldmodel.sight import Sight, pieces_of
 
 Backend = Literal["sdpa", "dense", "flex", "xformers"]
+# What `attend` does, of all tokens or of a process's part of them.
+Attend = Callable[[Tensor, Tensor, Tensor, Sight | None, Backend], Tensor]
 
 TIME_SHARE = 0.5  # of a head's channels; the rest is split evenly between rows and columns
 SPACE_PERIODS = (0.5, 8.0)  # shortest and longest period, in units of the frame's side
@@ -171,16 +173,20 @@ class Attention(nn.Module):
         key: Float[Tensor, "batch head other channel"],
         value: Float[Tensor, "batch head other channel"],
         sight: Sight | None,
+        by: Attend = attend,
     ) -> Float[Tensor, "batch token dim"]:
         """Attend from x to the given keys and values; without a sight every token sees all of them."""
         query = self.query(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         query = rotate(self.query_norm(query.float()), angles).to(value.dtype)
-        attended = attend(query, key, value, sight, self.backend)
+        attended = by(query, key, value, sight, self.backend)
         return self.out(attended.transpose(1, 2).flatten(2))
 
-    def products_flops(self, x: Tensor, angles: Tensor, key: Tensor, value: Tensor, sight: Sight | None) -> int:
+    def products_flops(
+        self, x: Tensor, angles: Tensor, key: Tensor, value: Tensor, sight: Sight | None, *_by: Attend
+    ) -> int:
         """Operations of attention itself: of the pairs that see each other, whatever a kernel computes besides."""
-        pairs = x.shape[1] * key.shape[2] if sight is None else sight.num_pairs
+        # Processes that share clips have a part of the queries that the sight is of.
+        pairs = x.shape[1] * key.shape[2] if sight is None else sight.num_pairs * x.shape[1] // sight.num_queries
         return 4 * len(x) * self.num_heads * self.head_dim * pairs
 
 
@@ -218,20 +224,21 @@ class Block(nn.Module):
         angles: Float[Tensor, "token half"],
         past: tuple[Tensor, Tensor] | None,
         sight: Sight | None,
+        by: Attend = attend,
     ) -> tuple[Float[Tensor, "batch token dim"], tuple[Tensor, Tensor]]:
         """Attend to `past` keys and values and to x itself; return the output and all keys and values."""
         if self.recompute and torch.is_grad_enabled():
             # Nothing is drawn inside a block, so there are no random states to bring back.
-            return checkpoint(self.run, x, angles, past, sight, use_reentrant=False, preserve_rng_state=False)
-        return self.run(x, angles, past, sight)
+            return checkpoint(self.run, x, angles, past, sight, by, use_reentrant=False, preserve_rng_state=False)
+        return self.run(x, angles, past, sight, by)
 
     def run(
-        self, x: Tensor, angles: Tensor, past: tuple[Tensor, Tensor] | None, sight: Sight | None
+        self, x: Tensor, angles: Tensor, past: tuple[Tensor, Tensor] | None, sight: Sight | None, by: Attend = attend
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """What `forward` does, whose activations are all kept."""
         normed = self.attention_norm(x)
         key, value = self.attention.keys_values(normed, angles)
         if past is not None:
             key, value = torch.cat((past[0], key), 2), torch.cat((past[1], value), 2)
-        x = x + self.attention(normed, angles, key, value, sight)
+        x = x + self.attention(normed, angles, key, value, sight, by)
         return x + self.feed(self.feed_norm(x)), (key, value)

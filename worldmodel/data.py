@@ -209,5 +209,5 @@ def micro_batches(loader: LoaderSettings, accumulate: int) -> LoaderSettings:
 
 
 def _loader(settings: TrainSettings, source: Source, position: int) -> Loader:
-    ranks, loader = cluster.find_ranks(), micro_batches(settings.loader, settings.training.accumulate)
-    return Loader(source, loader, settings.training.seed, position, ranks.rank, ranks.num_ranks)
+    training, loader = settings.training, micro_batches(settings.loader, settings.training.accumulate)
+    return Loader(source, loader, training.seed, position, *cluster.data_ranks(training.sequence_parallel))

@@ -46,9 +46,9 @@ def dry_run(settings: TrainSettings) -> list[str]:
     hidden = sum(weight.numel() for weight in made.objective.hidden_matrices())
     cuts = [ranks.num_ranks, *(number for number in MORE_RANKS if number > ranks.num_ranks)]
     state = {number: state_bytes(trained, hidden, training, number) for number in cuts}
-    data = open_data(settings, codecs)
+    data, reader = open_data(settings, codecs), cluster.data_ranks(training.sequence_parallel)[0]
     engine = Engine(made.objective, training, size)
-    randomness.seed(training.seed, ranks.rank)
+    randomness.seed(training.seed, reader)
     parts = phases(settings)
     with closing(data.make_loader(0)) as loader:
         found = []

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from worldmodel.attention import grid_positions
 from worldmodel.decoder import FrameDecoder, Quantizer, Readout
+from worldmodel.frame_group import FrameGroup, part_of
 from worldmodel.modules import Modules
 from worldmodel.settings import ModelSettings
 from worldmodel.trunk import Trunk, TrunkCache
@@ -135,10 +136,20 @@ class WorldModel(nn.Module):
         return torch.cat(tokens, 2)
 
     def states(
-        self, codes: Int[Tensor, "batch frame code"], has_sound: Bool[Tensor, " batch"]
+        self,
+        codes: Int[Tensor, "batch frame code"],
+        has_sound: Bool[Tensor, " batch"],
+        group: FrameGroup | None = None,
     ) -> Float[Tensor, "batch frame token dim"]:
-        """state[t] of every frame: what is known after frames up to t."""
-        return self.trunk(self.embed(codes, has_sound))
+        """state[t] of every frame: what is known after frames up to t.
+
+        The processes of a group, all of which have the same codes, each compute the states of a part of the frames.
+        """
+        if group is None:
+            return self.trunk(self.embed(codes, has_sound))
+        part = part_of(group, codes.shape[1])
+        before = codes[:, part.start - 1] if part.start else None
+        return group.gather(self.trunk.share(self.embed(codes[:, part], has_sound, before), group))
 
     def start(self) -> ModelCache:
         """Begin a rollout."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from worldmodel.attention import Block
 from worldmodel.cache.latents import CodeBatch
+from worldmodel.frame_group import FrameGroup
 from worldmodel.heads.arrow_of_time import ArrowOfTime
 from worldmodel.heads.correspondence import Correspondence
 from worldmodel.heads.flow import Flow
@@ -55,11 +56,13 @@ class WorldObjective(nn.Module):
 
     Attributes:
         share_done: share of the run that is done, told by the loop.
+        group: processes that share every clip with this one, if there are any.
     """
 
     def __init__(self, model: WorldModel, heads: HeadSettings) -> None:
         super().__init__()
         self.model, self.weights, self.share_done = model, heads, 0.0
+        self.group: FrameGroup | None = None
         dim, patch = model.settings.trunk.dim, model.settings.patch
         pyramid = model.decoder.quantizers[0].pyramid
         rows, columns = pyramid.grid
@@ -89,6 +92,22 @@ class WorldObjective(nn.Module):
         for block in self.blocks:
             block.recompute = on
 
+    def share_frames(self, group: FrameGroup | None) -> None:
+        """Lets a group of processes share every clip: the trunk's frames are divided, and then the decoder's.
+
+        All processes of a group must be given the same batch and the same random states.
+
+        Raises:
+            ValueError: the trunk's heads do not divide among the processes.
+        """
+        num_heads = self.model.settings.trunk.num_heads
+        if group is not None and num_heads % group.size:
+            raise ValueError(
+                f"model.trunk.num_heads={num_heads} do not divide among the {group.size} processes of "
+                "training.sequence_parallel"
+            )
+        self.group = group
+
     def hidden_matrices(self) -> list[nn.Parameter]:
         """Matrices of the transformers' blocks."""
         return [parameter for block in self.blocks for parameter in block.parameters() if parameter.ndim == 2]
@@ -114,14 +133,15 @@ class WorldObjective(nn.Module):
         num_own = self._num_own(len(codes))
         if num_own:
             context = self._imagined_context(context, batch.has_sound, frames, num_own)
-        states = self.model.states(context, batch.has_sound)
+        states = self.model.states(context, batch.has_sound, self.group)
+        frames, share = self._divide(frames, codes)
         known = self._drop_past(states, context, batch.has_sound, frames)
         next_frame = self.next_frame(known, context, codes, batch.has_sound, frames)
         counted = next_frame.counted
         each = next_frame.nats + settings.guess_weight * next_frame.error
         if settings.z_weight > 0:
             each = each + settings.z_weight * next_frame.log_z.square()
-        loss = (each * counted).sum() / counted.sum()
+        loss = share * (each * counted).sum() / counted.sum()
         metrics = self._describe(next_frame) | {"next/own_context": torch.tensor(num_own / len(codes))}
         for name, result in self.head_results(batch, states, context, num_own=num_own).items():
             loss = loss + getattr(self.weights, name) * result.loss
@@ -167,6 +187,26 @@ class WorldObjective(nn.Module):
         num_steps, count = codes.shape[1] - 1, self.model.settings.decoded_frames
         return torch.randperm(num_steps, device=codes.device)[:count] if 0 < count < num_steps else None
 
+    def _divide(self, frames: Tensor | None, codes: Tensor) -> tuple[Tensor | None, float]:
+        """This process's part of the frames to decode, and by how much it counts in the mean over the group.
+
+        They are dealt out, wherever the trunk has had them: the decoder is the larger part of the cost. What follows
+        the heads do for all frames on every process: it costs little, and a clip's evidence is one sum.
+
+        Raises:
+            ValueError: there are fewer frames than processes.
+        """
+        if self.group is None:
+            return frames, 1.0
+        frames = torch.arange(codes.shape[1] - 1, device=codes.device) if frames is None else frames
+        if len(frames) < self.group.size:
+            raise ValueError(
+                f"{len(frames)} frames are decoded, fewer than the {self.group.size} processes of "
+                "training.sequence_parallel: raise model.decoded_frames"
+            )
+        mine = frames[self.group.rank :: self.group.size]
+        return mine, self.group.size * len(mine) / len(frames)
+
     def _num_own(self, size: int) -> int:
         """How many clips, the first, have frames of the model's own: none but in training, late in the run."""
         settings = self.model.settings
@@ -201,7 +241,7 @@ class WorldObjective(nn.Module):
         """
         frames = torch.arange(context.shape[1] - 1, device=context.device) if frames is None else frames
         here, before = context[:num_own], (frames - 1).clamp(min=0)
-        states = self.model.states(here, has_sound[:num_own])[:, before].flatten(0, 1)
+        states = self.model.states(here, has_sound[:num_own], self.group)[:, before].flatten(0, 1)
         imagined = imagine_frame(self.model.decoder, states, here[:, before].flatten(0, 1), SamplingSettings())
         imagined = imagined.unflatten(0, (num_own, len(frames)))
         context = context.clone()
@@ -265,7 +305,7 @@ class WorldObjective(nn.Module):
         apart = torch.cat((context[chosen][..., :num_picture], context[others][..., num_picture:]), 2)
         codes = torch.cat((torch.cat((muted, silence), 2), apart))
         sounding = torch.arange(len(codes), device=codes.device) >= len(muted)
-        parts = self.model.states(codes, sounding).split([count, count, count, len(chosen)])
+        parts = self.model.states(codes, sounding, self.group).split([count, count, count, len(chosen)])
         return parts[0], parts[1], parts[2], parts[3]
 
     def _vocabularies(self) -> Tensor:

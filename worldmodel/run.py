@@ -102,10 +102,8 @@ def check_training(training: TrainingSettings, loader: LoaderSettings, muon: boo
         if value < 1:
             raise SettingsError(f"{name}={value} is out of range: it must be 1 or more")
     check_batch(training, loader)
-    if training.optimizer == "muon" and not muon:
-        raise SettingsError("training.optimizer=muon is for the world model's transformers: a codec needs adamw")
-    if training.recompute_activations and not muon:
-        raise SettingsError("training.recompute_activations is for the world model's transformers: a codec has none")
+    if not muon:
+        check_plain(training)
     if training.spike_factor > 0 and training.optimizer == "muon":
         raise SettingsError(
             f"training.spike_factor={training.spike_factor:g} is for adamw: all updates of muon have one size"
@@ -132,11 +130,55 @@ def check_batch(training: TrainingSettings, loader: LoaderSettings) -> None:
     Raises:
         SettingsError: says what would divide.
     """
-    num_ranks = cluster.find_ranks().num_ranks
-    if training.accumulate < 1 or loader.batch_size % (num_ranks * training.accumulate):
+    num_readers = max(1, cluster.data_ranks(max(1, training.sequence_parallel))[1])
+    if training.accumulate < 1 or loader.batch_size % (num_readers * training.accumulate):
+        groups = "processes" if training.sequence_parallel == 1 else "groups of processes that share clips"
         raise SettingsError(
-            f"loader.batch_size={loader.batch_size} does not divide among the {num_ranks} processes with "
+            f"loader.batch_size={loader.batch_size} does not divide among the {num_readers} {groups} with "
             f"training.accumulate={training.accumulate}: give a multiple of both"
+        )
+
+
+def check_plain(training: TrainingSettings) -> None:
+    """Refuse what a codec cannot do.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    if training.optimizer == "muon":
+        raise SettingsError("training.optimizer=muon is for the world model's transformers: a codec needs adamw")
+    if training.recompute_activations:
+        raise SettingsError("training.recompute_activations is for the world model's transformers: a codec has none")
+    if training.sequence_parallel != 1:
+        raise SettingsError(
+            f"training.sequence_parallel={training.sequence_parallel} is for the world model's trunk: a codec needs 1"
+        )
+
+
+def check_sequence_parallel(settings: TrainSettings) -> None:
+    """Refuse groups of processes among which a clip does not divide.
+
+    Raises:
+        SettingsError: names what does not divide.
+    """
+    size, num_ranks = settings.training.sequence_parallel, cluster.find_ranks().num_ranks
+    with settings_to_blame():
+        model = settings.model.sized()
+    named = f"training.sequence_parallel={size}"
+    if size < 1:
+        raise SettingsError(f"{named} is out of range: it must be 1 or more")
+    for count, what in (
+        (num_ranks, f"the {num_ranks} processes"),
+        (model.trunk.num_heads, f"model.trunk.num_heads={model.trunk.num_heads}"),
+        (settings.num_frames, f"num_frames={settings.num_frames}"),
+    ):
+        if count % size:
+            raise SettingsError(f"{named} does not divide {what}: change one of them")
+    drawn = min(model.decoded_frames or settings.num_frames, settings.num_frames - 1)
+    if drawn < size:
+        raise SettingsError(
+            f"{named} with model.decoded_frames={model.decoded_frames} and num_frames={settings.num_frames}: every "
+            f"process of a group decodes a frame, so give {size} of them at least"
         )
 
 
@@ -254,6 +296,7 @@ def prepare_run(settings: TrainSettings) -> Prepared:
         require_codec(settings.cache, {c.kind: str(c.fingerprint) for c in (picture, sound) if c is not None})
     check_training(settings.training, settings.loader, muon=True)
     check_window(settings)
+    check_sequence_parallel(settings)
     check_shares(settings)
     with settings_to_blame():
         objective = build_objective(settings, picture, sound)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.attention import Block, rotary_angles
+from worldmodel.frame_group import FrameGroup
 from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
 from worldmodel.sight import Sight
@@ -38,6 +39,18 @@ class Trunk(nn.Module):
     def forward(self, tokens: Float[Tensor, "batch frame token dim"]) -> Float[Tensor, "batch frame token dim"]:
         """States of whole clips that start at time 0."""
         return self.read(tokens, TrunkCache())
+
+    def share(
+        self, tokens: Float[Tensor, "batch part token dim"], group: FrameGroup
+    ) -> Float[Tensor, "batch part token dim"]:
+        """States of this process's frames of whole clips, of which the others have as many each; see `forward`."""
+        num_frames = tokens.shape[1]
+        angles = self._angles(group.rank * num_frames, num_frames)
+        sight = Sight.of_frames(group.size * num_frames, self.num_tokens, self.window_frames)
+        x = tokens.flatten(1, 2)
+        for block in self.blocks:
+            x, _ = block(x, angles, None, sight, group.attend)
+        return self.norm(x).unflatten(1, (num_frames, self.num_tokens))
 
     def step(self, tokens: Float[Tensor, "batch token dim"], cache: TrunkCache) -> Float[Tensor, "batch token dim"]:
         """State of the next frame; see `read`."""

@@ -74,9 +74,9 @@ def test_mismatched_views_have_the_same_pictures_as_the_matched_ones(troubled: d
     objective, batch = objective_of(replace(ALL, **troubled), heads).train(), batch_of(4)
     states, seen = objective.model.states, []
 
-    def watched(codes: Tensor, has_sound: Tensor) -> Tensor:
+    def watched(codes: Tensor, has_sound: Tensor, group: None) -> Tensor:
         seen.append(codes)
-        return states(codes, has_sound)
+        return states(codes, has_sound, group)
 
     monkeypatch.setattr(objective.model, "states", watched)
     objective(batch)

@@ -7,14 +7,25 @@ import pytest
 import torch
 import yaml
 
+from streams.settings import LoaderSettings
 from tests.worldmodel.tiny import MODEL
 from tests.worldmodel.whole_run import TRAINING, WholeRun
 from worldmodel.codecs.store import fingerprint_of, load_codec
 from worldmodel.config import read_settings
 from worldmodel.errors import CacheError, CheckpointError, SettingsError
-from worldmodel.run import SETTINGS, begin_run, build_objective, describe_run, load_codecs, load_run
-from worldmodel.settings import TrainSettings
-from worldmodel.training import checkpoint
+from worldmodel.run import (
+    SETTINGS,
+    begin_run,
+    build_objective,
+    check_sequence_parallel,
+    check_training,
+    describe_run,
+    load_codecs,
+    load_run,
+)
+from worldmodel.settings import TrainingSettings, TrainSettings
+from worldmodel.training import checkpoint, cluster
+from worldmodel.training.cluster import Ranks
 
 
 def test_a_run_is_loaded_as_it_was_trained(whole_run: WholeRun):
@@ -135,6 +146,8 @@ def test_weights_of_another_model_are_refused_in_one_line(whole_run: WholeRun, t
             {"offload": "parameters", "zero_stage": 2},
             "training.zero_stage=2: DeepSpeed offloads it from stage",
         ),
+        ("training", {"sequence_parallel": 0}, "training.sequence_parallel=0 is out of range: it must be 1 or more"),
+        ("training", {"sequence_parallel": 2}, "sequence_parallel=2 does not divide the 1 processes: change one"),
         ("model", {"own_context": 1.5}, "model.own_context=1.5 is out of range: it must be from 0 to 1"),
         ("model", {"own_context_from": -0.1}, "model.own_context_from=-0.1 is out of range"),
         ("model", {"drop_past": -0.1}, "model.drop_past=-0.1 is out of range"),
@@ -150,6 +163,34 @@ def test_numbers_that_no_run_can_have_are_refused(
     with pytest.raises(SettingsError, match=message):
         begin_run(replace(settings, **{room: replace(getattr(settings, room), **values)}))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "size", "decoded", "message"),
+    [
+        (4, 4, 4, "sequence_parallel=4 does not divide model.trunk.num_heads=2: change one of them"),
+        (3, 3, 4, "sequence_parallel=3 does not divide model.trunk.num_heads=2"),
+        (2, 2, 1, "model.decoded_frames=1 and num_frames=8: every process of a group decodes a frame, so give 2"),
+    ],
+)
+def test_clips_that_do_not_divide_among_those_who_share_them_are_refused(
+    num_ranks: int, size: int, decoded: int, message: str, whole_run: WholeRun, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "find_ranks", lambda: Ranks(num_ranks=num_ranks))
+    settings = whole_run.settings
+    model, training = replace(settings.model, decoded_frames=decoded), TrainingSettings(sequence_parallel=size)
+    with pytest.raises(SettingsError, match=message):
+        check_sequence_parallel(replace(settings, model=model, training=training))
+    odd = replace(settings, num_frames=7, training=TrainingSettings(sequence_parallel=2))
+    monkeypatch.setattr(cluster, "find_ranks", lambda: Ranks(num_ranks=2))
+    with pytest.raises(SettingsError, match="sequence_parallel=2 does not divide num_frames=7"):
+        check_sequence_parallel(odd)
+    check_sequence_parallel(replace(odd, num_frames=8))
+
+
+def test_codecs_share_no_clips():
+    with pytest.raises(SettingsError, match="sequence_parallel=2 is for the world model's trunk: a codec needs 1"):
+        check_training(TrainingSettings(sequence_parallel=2), LoaderSettings())
 
 
 @pytest.mark.parametrize(

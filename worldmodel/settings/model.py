@@ -156,6 +156,8 @@ class TrainingSettings:
         recompute_activations: keep only what enters a transformer's block, and run it again in the backward pass.
         offload: what lies in the host's memory instead of the device's: the optimizer with its state (from ZeRO
             stage 1 on), and also the parameters (stage 3).
+        sequence_parallel: neighbouring processes that share every clip, each with its part of the trunk's frames, for
+            clips whose activations one device does not hold (DeepSpeed Ulysses); 1 shares none.
         spike_factor: an update whose loss or gradient norm is above so many times the median of the latest 64 is left
             out and counted (with adamw; not before 16 are known); 0 for none.
         hang_seconds: an update that takes longer ends the process with the stacks of all its threads; 0 for never.
@@ -179,6 +181,7 @@ class TrainingSettings:
     accumulate: int = 1
     recompute_activations: bool = False
     offload: Literal["none", "optimizer", "parameters"] = "none"
+    sequence_parallel: int = 1
     spike_factor: float = 0.0
     hang_seconds: float = 600.0
     seed: int = 0

@@ -88,6 +88,7 @@ def save(engine: "Engine", run: Path, progress: Progress, description: Descripti
         "num_updates": engine.num_updates,
         "num_ranks": ranks.num_ranks,
         "zero_stage": engine.zero_stage,
+        "sequence_parallel": engine.sequence_parallel,
         "precision": engine.precision,
         "package_version": package_version(),
         "torch_version": torch.__version__,
@@ -279,18 +280,20 @@ def load_objective(objective: nn.Module, folder: Path, description: Description)
 def load(engine: "Engine", folder: Path, seed: int) -> Progress:
     """Brings engine and random states to where a checkpoint was saved, by any number of processes in any ZeRO stage.
 
-    A process that was there goes on with its random states; a new one draws from the seed, its rank and the step.
+    A process that was there goes on with its random states; a new one draws from the seed, its rank and the step. Those
+    that share clips are one here.
 
     Raises:
         CheckpointError: it is damaged or of another model.
     """
-    about, rank = read(folder), cluster.find_ranks().rank
+    about, reader = read(folder), cluster.data_ranks(engine.sequence_parallel)[0]
+    same = reader * about.get("sequence_parallel", 1)  # the first of those that shared the clips of this reader
     with fitting(folder):
         engine.begin_optimizer(about["num_updates"], optimizer_tensors(folder, about["num_ranks"]))
-        if rank < about["num_ranks"]:
-            randomness.restore(load_file(folder / RANDOM.format(rank)))
+        if same < about["num_ranks"]:
+            randomness.restore(load_file(folder / RANDOM.format(same)))
         else:
-            randomness.seed(seed, rank, about["step"])
+            randomness.seed(seed, reader, about["step"])
     recent = tuple((loss, norm) for loss, norm in about["recent"])
     return Progress(about["step"], about["position"], about["num_skipped"], recent)
 

@@ -184,6 +184,16 @@ def machine() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
+def data_ranks(sequence_parallel: int) -> tuple[int, int]:
+    """Number of this process among those that read different data, and how many these are.
+
+    Args:
+        sequence_parallel: neighbouring processes that read the same.
+    """
+    ranks = find_ranks()
+    return ranks.rank // sequence_parallel, ranks.num_ranks // sequence_parallel
+
+
 def is_main() -> bool:
     """Whether this process is rank 0, which writes what is written once."""
     return find_ranks().rank == 0

@@ -16,10 +16,12 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 
 import deepspeed
 
+from worldmodel.frame_group import FrameGroup
 from worldmodel.settings import TrainingSettings
 from worldmodel.training import cluster
 from worldmodel.training.memory import BUCKET_ELEMENTS
 from worldmodel.training.optimizer_state import OptimizerState, keys_of
+from worldmodel.training.ulysses import Ulysses
 
 # Else the first collective on a CPU compiles a shared-memory operator: minutes, and a compiler that may not be there.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -38,14 +40,20 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
         num_ranks: processes.
 
     Raises:
-        ValueError: the batch does not divide among the processes and micro-batches.
+        ValueError: the batch does not divide among the processes and micro-batches, or these not into groups.
     """
-    if batch_size % (num_ranks * settings.accumulate):
+    sharing = settings.sequence_parallel
+    if sharing < 1 or num_ranks % sharing:
+        raise ValueError(f"training.sequence_parallel={sharing} must divide the {num_ranks} processes")
+    num_readers = num_ranks // sharing
+    if batch_size % (num_readers * settings.accumulate):
         micro = f" times {settings.accumulate} micro-batches" if settings.accumulate > 1 else ""
-        raise ValueError(f"batch_size {batch_size} must be a multiple of the {num_ranks} processes{micro}")
+        groups = "processes" if sharing == 1 else f"groups of {sharing} processes"
+        raise ValueError(f"batch_size {batch_size} must be a multiple of the {num_readers} {groups}{micro}")
     return {
-        "train_batch_size": batch_size,
-        "train_micro_batch_size_per_gpu": batch_size // num_ranks // settings.accumulate,
+        # DeepSpeed takes all processes for readers of different data: only so are its gradients right in every stage.
+        "train_batch_size": batch_size * sharing,
+        "train_micro_batch_size_per_gpu": batch_size // num_readers // settings.accumulate,
         "gradient_accumulation_steps": settings.accumulate,
         # Without ZeRO, DeepSpeed does not tell the norm it clipped: `Engine.update` clips there.
         "gradient_clipping": bound_of(settings) if settings.zero_stage > 0 else 0.0,
@@ -119,6 +127,15 @@ class Recomputes(Protocol):
 
     def recompute_activations(self, on: bool) -> None:
         """Keeps only what enters a block, and runs the block again in the backward pass."""
+        ...
+
+
+@runtime_checkable
+class SharesFrames(Protocol):
+    """An objective whose clips several processes can share."""
+
+    def share_frames(self, group: FrameGroup | None) -> None:
+        """Lets a group of processes share every clip, of which it returns on each a loss whose mean is the clip's."""
         ...
 
 
@@ -196,6 +213,7 @@ class Engine:
         precision: of matrix products, after "auto" is resolved.
         zero_stage: DeepSpeed ZeRO stage.
         learning_rate: peak of the schedule.
+        sequence_parallel: processes that share a clip.
     """
 
     def __init__(self, objective: nn.Module, settings: TrainingSettings, batch_size: int) -> None:
@@ -216,6 +234,9 @@ class Engine:
             objective.recompute_activations(settings.recompute_activations)
         elif settings.recompute_activations:
             raise ValueError("training.recompute_activations is for the world model's transformers: leave it out here")
+        self.sequence_parallel = settings.sequence_parallel
+        if settings.sequence_parallel > 1:
+            share_frames(objective, settings.sequence_parallel, ranks.num_ranks)
         self.num_micro, self.num_backward, self.num_updates = settings.accumulate, 0, 0
         groups = parameter_groups(objective, settings)
         # Not kept in the groups themselves: a resumed run would take over the ratio of its checkpoint.
@@ -353,6 +374,8 @@ class Engine:
     def close(self) -> None:
         """Takes DeepSpeed off the objective, which keeps its trained weights, whole, as new parameters."""
         objective = self.objective
+        if self.sequence_parallel > 1 and isinstance(objective, SharesFrames):
+            objective.share_frames(None)
         with self.whole():
             new = {
                 id(value): nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
@@ -363,6 +386,21 @@ class Engine:
             for name, value in module.named_parameters(recurse=False):
                 # Not through the old parameter's data: DeepSpeed's hooks stay on it.
                 setattr(module, name, new[id(value)])
+
+
+def share_frames(objective: nn.Module, size: int, num_ranks: int) -> None:
+    """Lets groups of so many neighbouring processes share their clips.
+
+    Raises:
+        ValueError: the objective cannot, or the processes do not divide into such groups.
+    """
+    from deepspeed.sequence.layer import DistributedAttention
+
+    if not isinstance(objective, SharesFrames):
+        raise ValueError(f"training.sequence_parallel={size} is for the world model's trunk: leave it at 1 here")
+    if num_ranks % size:
+        raise ValueError(f"training.sequence_parallel={size} must divide the {num_ranks} processes")
+    objective.share_frames(Ulysses(size, DistributedAttention))
 
 
 def hide_warnings() -> None:

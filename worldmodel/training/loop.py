@@ -156,7 +156,7 @@ def train(
         checkpoint.load_objective(objective, found, description)
     engine = Engine(objective, settings, batch_size)
     start = Progress()
-    randomness.seed(settings.seed, cluster.find_ranks().rank)
+    randomness.seed(settings.seed, cluster.data_ranks(settings.sequence_parallel)[0])
     if found is not None:
         start = checkpoint.load(engine, found, settings.seed)
     loader = make_loader(start.position)
@@ -215,6 +215,7 @@ class Loop:
     ) -> None:
         """Nothing is read yet."""
         self.run, self.ranks, self.seen = run, cluster.find_ranks(), list[Seen]()
+        self.reader, self.num_readers = cluster.data_ranks(settings.sequence_parallel)
         self.spikes = Spikes(settings.spike_factor, start.recent, start.num_skipped)
         self.engine, self.loader, self.settings, self.batch_size = engine, loader, settings, batch_size
         self.report, self.stop, self.stopping = report, stop, False
@@ -229,9 +230,11 @@ class Loop:
         """The bar of progress, on the terminal of rank 0; in a log it grows a line every half minute."""
         if main:
             engine, ranks = self.engine, cluster.find_ranks()
+            sharing = engine.sequence_parallel
+            shared = f", processes that share a clip: {sharing}" if sharing > 1 else ""
             sys.stderr.write(
                 f"training on {engine.device.type} in {engine.precision}, processes: {ranks.num_ranks}, "
-                f"ZeRO stage: {engine.zero_stage}\n"
+                f"ZeRO stage: {engine.zero_stage}{shared}\n"
             )
         quiet = 1.0 if sys.stderr.isatty() else 30.0
         total = self.settings.steps
@@ -271,14 +274,14 @@ class Loop:
         """
         started, first = time.perf_counter(), self.loader.position
         batch = next(self.loader).to(self.engine.device)
-        share = (self.loader.position - first) // self.ranks.num_ranks
+        share = (self.loader.position - first) // self.num_readers
         if self.step_flops == 0:
             with flops.counted(self.engine.objective) as counted:
                 loss, metrics = self.engine.forward(batch)
             self.step_flops = self.settings.accumulate * counted.training
         else:
             loss, metrics = self.engine.forward(batch)
-        self.seen.append(Seen(first + self.ranks.rank * share, first + (self.ranks.rank + 1) * share, loss.detach()))
+        self.seen.append(Seen(first + self.reader * share, first + (self.reader + 1) * share, loss.detach()))
         self.own_seconds += time.perf_counter() - started
         flags = Flags(loss.detach(), self.stop.requested)
         self.engine.backward(loss)

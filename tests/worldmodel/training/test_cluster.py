@@ -61,6 +61,13 @@ def test_one_process_of_a_launcher_needs_no_address():
     assert find_ranks({"RANK": "0", "WORLD_SIZE": "1"}) == Ranks()
 
 
+def test_processes_that_share_clips_read_the_same(monkeypatch: pytest.MonkeyPatch):
+    for rank, expected in ((4, (2, 4)), (5, (2, 4)), (6, (3, 4))):
+        monkeypatch.setattr(cluster, "find_ranks", lambda rank=rank: Ranks(rank, 8))
+        assert cluster.data_ranks(2) == expected
+        assert cluster.data_ranks(1) == (rank, 8)
+
+
 @pytest.mark.parametrize("name", list(TORCHRUN))
 def test_a_missing_variable_is_named(name: str):
     with pytest.raises(SettingsError, match=f"{name} is not set: start one process per GPU"):

@@ -26,6 +26,7 @@ from tests.worldmodel.training.toy import (
     rest_of,
     train_toy,
 )
+from tests.worldmodel.training.world import steps_of_world
 from worldmodel.attention import Block, rotary_angles
 from worldmodel.training import engine as engine_module
 from worldmodel.training.engine import Engine, deepspeed_settings, parameter_groups, resolve_precision
@@ -84,6 +85,23 @@ def test_a_batch_that_does_not_divide_is_refused():
         deepspeed_settings(replace(SETTINGS, accumulate=3), batch_size=8, num_ranks=2)
     with pytest.raises(ValueError, match="batch_size 8 must be a multiple of the 3 processes"):
         deepspeed_settings(SETTINGS, batch_size=8, num_ranks=3)
+
+
+def test_processes_that_share_clips_are_one_reader_and_deepspeed_is_not_told():
+    shared = replace(SETTINGS, sequence_parallel=2)
+    made = deepspeed_settings(shared, batch_size=12, num_ranks=8)
+    assert made["train_micro_batch_size_per_gpu"] == 3
+    assert made["train_batch_size"] == 3 * 8
+    assert "sequence_parallel_size" not in made
+    with pytest.raises(ValueError, match="training.sequence_parallel=2 must divide the 3 processes"):
+        deepspeed_settings(shared, batch_size=12, num_ranks=3)
+    with pytest.raises(ValueError, match="batch_size 9 must be a multiple of the 2 groups of 2 processes"):
+        deepspeed_settings(shared, batch_size=9, num_ranks=4)
+
+
+def test_sharing_clips_is_refused_where_there_is_no_trunk():
+    with pytest.raises(ValueError, match="sequence_parallel=2 is for the world model's trunk: leave it at 1 here"):
+        Engine(Toy(), replace(SETTINGS, sequence_parallel=2), BATCH_SIZE)
 
 
 def test_only_trainable_matrices_decay():
@@ -401,6 +419,17 @@ def test_several_processes_train_as_one_on_the_same_batch(
         assert found["lossesbf16"] == pytest.approx(one_process["lossesbf16"], rel=0.01)
         assert found["lossesbf16"] == pytest.approx(expected, rel=0.03)
         assert found["lossesbf16"] != found["losses1"]
+
+
+def test_four_processes_share_clips_as_two_and_as_one(
+    two_processes: list[dict[str, Any]], four_processes: list[dict[str, Any]]
+):
+    alone, two = steps_of_world(num_steps=4), two_processes[0]["world"]
+    assert two["losses"] != pytest.approx(alone["losses"], rel=1e-4)  # which read different clips
+    for found in four_processes:
+        for name, expected in (("groups of 2", two), ("group of 4", alone)):
+            assert found[name]["losses"] == pytest.approx(expected["losses"], rel=1e-5), name
+            assert found[name]["norms"] == pytest.approx(expected["norms"], rel=1e-3), name
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

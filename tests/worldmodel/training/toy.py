@@ -113,8 +113,15 @@ class AfterThree(StopRequest):
         return self.num_asked >= 3
 
 
-def launch(case: str, folder: Path, num_ranks: int = 1, slurm: bool = False, **extra: str) -> list[subprocess.Popen]:
-    """Starts one process per rank; `case` is a function of this file that takes the folder."""
+def launch(
+    case: str,
+    folder: Path,
+    num_ranks: int = 1,
+    slurm: bool = False,
+    module: str = "tests.worldmodel.training.toy",
+    **extra: str,
+) -> list[subprocess.Popen]:
+    """Starts one process per rank; `case` is a function of this file, or of `module`, that takes the folder."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
@@ -124,7 +131,7 @@ def launch(case: str, folder: Path, num_ranks: int = 1, slurm: bool = False, **e
         ranks = dict(zip(names, (str(rank), str(num_ranks), str(rank)), strict=True))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = os.environ | ranks | address | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | extra
-        command = [sys.executable, "-W", "error", "-m", "tests.worldmodel.training.toy", case, str(folder)]
+        command = [sys.executable, "-W", "error", "-m", module, case, str(folder)]
         processes.append(
             subprocess.Popen(
                 command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -142,9 +149,10 @@ def finish(processes: list[subprocess.Popen], code: int = 0) -> list[str]:
 
 def every_stage(folder: Path) -> None:
     """Losses of all stages, the weights of a checkpoint, and an interrupted and resumed run."""
+    from tests.worldmodel.training.world import steps_of_world
     from worldmodel.training import cluster
 
-    found = losses_of_stages(folder) | exchanged(folder)
+    found = losses_of_stages(folder) | exchanged(folder) | {"world": steps_of_world(num_steps=4)}
     for stage in (0, 1, 2, 3):
         toy, _ = train_toy(folder / f"muon{stage}", HiddenToy(noise=0.0), zero_stage=stage, optimizer="muon")
         losses = torch.tensor(toy.losses, dtype=torch.float64)
@@ -219,10 +227,13 @@ def exchanged(folder: Path) -> dict[str, Any]:
 
 
 def sameness(folder: Path) -> None:
-    """`losses_of_stages` alone, for many processes."""
+    """`losses_of_stages` alone, for many processes, and clips that two or four of them share."""
+    from tests.worldmodel.training.world import steps_of_world
     from worldmodel.training import cluster
 
     found = losses_of_stages(folder)
+    found["groups of 2"] = steps_of_world(num_steps=4, sequence_parallel=2, zero_stage=3)
+    found["group of 4"] = steps_of_world(num_steps=4, sequence_parallel=4, zero_stage=2)
     (folder / f"rank{cluster.find_ranks().rank}.json").write_text(json.dumps(found))
     cluster.leave(0)
 
