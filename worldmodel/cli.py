@@ -237,7 +237,7 @@ def _short(arguments: list[str]) -> list[str]:
 def _flag(arguments: list[str], name: str) -> list[str]:
     """Let a bare `--name` (or `--na-me`) stand for `--name true`."""
     joined = []
-    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, after in itertools.pairwise([*arguments, ""]):
         found = name if argument == name.replace("_", "-") else argument
         joined.append(f"{name}=true" if found == name and after not in ("true", "false") else found)
     return joined

@@ -164,6 +164,14 @@ def test_the_demo_is_quick_by_a_word(given: Given):
     assert given.pop() == (DemoSettings(),)
 
 
+def test_a_bare_flag_stands_for_true():
+    assert cli._flag([], "--dry_run") == []
+    assert cli._flag(["--dry-run"], "--dry_run") == ["--dry_run=true"]
+    assert cli._flag(["--dry_run", "--run", "r"], "--dry_run") == ["--dry_run=true", "--run", "r"]
+    for given in (["--dry_run", "false"], ["--dry_run=false"], ["--run", "dry_run"]):
+        assert cli._flag(given, "--dry_run") == given
+
+
 def test_an_error_of_the_user_is_a_line_and_a_fault_of_the_program_is_not_hidden(
     given: Given, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
