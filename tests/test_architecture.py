@@ -47,7 +47,7 @@ RANKS = (
     ("tools.bench.footage", "tools.bench.peers"),
     ("tools.bench.tasks",),
     ("worldmodel.__main__", "tools"),
-    ("tools.study",),
+    ("tools.study", "tools.scaling"),
 )
 
 DOORS = {

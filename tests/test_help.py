@@ -93,6 +93,7 @@ OTHERS = {
     "tools.fuzz --help": ["--num-files", "--seed", "--first", "--workers", "--limits.seconds_limit"],
     "tools.watch --help": ["address", "--clips.num_frames", "--live.buffer_seconds", "--out", "--seconds"],
     "tools.bench.__main__ --help": ["streams", "latents", "train", "rollout"],
+    "tools.scaling.__main__ --help": ["--measure", "--plot", "--machine.overlap", "--work.frames"],
     "tools.study.__main__ --help": ["--videos", "--out", "--base.tokenizer", "--variants", "--compare"],
 }
 RESUMED = ["worldmodel.cli tokenizer --help", "worldmodel.cli train --help"]

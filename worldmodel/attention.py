@@ -190,12 +190,17 @@ class Attention(nn.Module):
         return 4 * len(x) * self.num_heads * self.head_dim * pairs
 
 
+def hidden_of(dim: int) -> int:
+    """Channels between the two layers of a feed-forward: 8/3 of its own, up to a multiple of 32."""
+    return -(-dim * 8 // 3 // 32) * 32
+
+
 class FeedForward(nn.Module):
     """SwiGLU (Shazeer 2020, "GLU Variants Improve Transformer")."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        hidden = -(-dim * 8 // 3 // 32) * 32
+        hidden = hidden_of(dim)
         self.gate_value = nn.Linear(dim, 2 * hidden, bias=False)
         self.out = nn.Linear(hidden, dim, bias=False)
 

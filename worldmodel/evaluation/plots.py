@@ -101,6 +101,24 @@ def plot_rates(panels: dict[str, dict[str, list[tuple[float, float]]]], quantity
     save(figure, path)
 
 
+def plot_efficiencies(counts: Sequence[int], curves: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Efficiency over the number of GPUs, a panel for each model and a line for each setting, as a PNG."""
+    figure = Figure(figsize=(4 * len(curves), 3.5), layout="constrained")
+    panels = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
+    for place, (model, lines) in zip(panels, curves.items(), strict=True):
+        for name, values in lines.items():
+            place.plot(counts, values, "o-", label=name, markersize=3)
+        place.set_xscale("log", base=2)
+        place.set_xticks(counts, [str(count) for count in counts])
+        place.set_title(model)
+        place.set_xlabel("GPUs")
+        place.grid(alpha=0.3)
+    panels[0].set_ylabel("efficiency")
+    panels[0].set_ylim(0, 1)
+    panels[-1].legend()
+    save(figure, path)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG that appears whole or not at all."""
     partial = path.with_suffix(".partial")

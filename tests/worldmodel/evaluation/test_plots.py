@@ -6,7 +6,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from worldmodel.evaluation.plots import plot_horizons, plot_mels, plot_rates, plot_surprise, plot_tradeoff
+from worldmodel.evaluation.plots import (
+    plot_efficiencies,
+    plot_horizons,
+    plot_mels,
+    plot_rates,
+    plot_surprise,
+    plot_tradeoff,
+)
 
 CURVES = {"rollout": np.array([[30.0, 25.0, 20.0], [32.0, 27.0, 16.0]]), "copy": np.full((2, 3), 18.0)}
 
@@ -105,3 +112,15 @@ def test_rates_have_a_panel_for_each_rule_and_the_best_one_marked(tmp_path: Path
         assert line.get_ydata().tolist() == [5.0, 3.0, 4.0]
         assert (best.get_xdata().tolist(), best.get_ydata().tolist()) == ([1e-2], [3.0])
         assert (axes.get_title(), axes.get_xscale()) == (title, "log")
+
+
+def test_efficiencies_have_a_panel_for_each_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.touch()))
+    curves = {"small": {"stage 0": [1.0, 0.5], "stage 1": [0.9, 0.4]}, "large": {"stage 0": [0.8, 0.3]}}
+    plot_efficiencies((8, 64), curves, tmp_path / "scaling.png")
+    small, large = drawn[0].axes
+    assert [axes.get_title() for axes in (small, large)] == ["small", "large"]
+    assert [line.get_label() for line in small.get_lines()] == ["stage 0", "stage 1"]
+    (line,) = large.get_lines()
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([8, 64], [0.8, 0.3])
