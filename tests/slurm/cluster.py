@@ -36,6 +36,7 @@ class Cluster:
             # Names of nodes mean nothing outside Slurm, and two nodes share two cores.
             "MASTER_ADDR": "127.0.0.1",
             "OMP_NUM_THREADS": "1",
+            "FIRST_JOB": str(first_job() + (1000 if "QUICK" in variables else 0)),
             **variables,
         }
 
@@ -45,7 +46,9 @@ class Cluster:
 
     def call(self, *command: str, check: bool = True) -> str:
         """What a command of Slurm prints."""
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+        )
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout.strip()
 
@@ -81,6 +84,12 @@ class Cluster:
 
     def owns(self, pid: int) -> bool:
         return f"SLURM_CONF={self.folder / 'slurm.conf'}" in environment_of(pid)
+
+
+def first_job() -> int:
+    """A number that no other cluster uses: two jobs of one number would meet at one port of this machine."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return 1 + 5000 * (os.getppid() % 4) + 2000 * (int(worker) % 2)
 
 
 def processes() -> list[int]:

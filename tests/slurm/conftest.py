@@ -1,5 +1,5 @@
+import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ import torch
 from tests.slurm.cluster import Cluster, losses_of, running_cluster
 from tests.slurm.world import SmallWorld, make_small_world
 from tests.worldmodel.training.toy import finish, launch
+from worldmodel.cache.locks import locked
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +20,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], list[str]]:
     """Losses of the toy in one process (of so many) that nothing disturbed; each number of processes runs once."""
-    done: dict[int, Path] = {}
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the processes that test share
 
     def losses(num_ranks: int, rank: int) -> list[str]:
-        if num_ranks not in done:
-            done[num_ranks] = tmp_path_factory.mktemp("unbroken") / "run"
-            finish(launch("unbroken", done[num_ranks], num_ranks=num_ranks))
-        return losses_of(done[num_ranks], rank)
+        run = folder / f"unbroken{num_ranks}"
+        with locked(folder / f"{run.name}.lock", "the unbroken run", wait=True):
+            if not run.exists():
+                finish(launch("unbroken", run, num_ranks=num_ranks))
+        return losses_of(run, rank)
 
     return losses
 

@@ -23,7 +23,7 @@ def start(cluster: Cluster, run: Path, log: Path, num_nodes: int) -> str:
     """A toy training that waits in its fifth step."""
     variables = {"RUN": str(run), "CONFIG": "some.yaml", "WORLDMODEL": TOY, "CHECKPOINT_EVERY": str(CHECKPOINT)}
     job = cluster.submit("train.sbatch", log, options=(f"--nodes={num_nodes}",), **variables)
-    wait_for(lambda: all((run / f"waiting{rank}").exists() for rank in range(num_nodes)), log)
+    wait_for(lambda: all((run / f"waiting{rank}-5").exists() for rank in range(num_nodes)), log)
     return job
 
 
@@ -35,7 +35,7 @@ def test_a_job_whose_node_dies_goes_on_when_the_node_is_back(
     job = start(fragile, run, log, num_nodes=2)
     started = time.time()
     fragile.kill_node("n2")
-    (run / "go").touch()
+    (run / "go5").touch()
     wait_for(lambda: fragile.node("n2") == "down*" and fragile.waits_for_nodes(job), log)
     whole = [unbroken(2, rank) for rank in range(2)]
     fragile.testbed("start", "n2")

@@ -19,7 +19,7 @@ def test_a_signalled_job_on_two_nodes_is_requeued_and_ends_as_an_unbroken_run(
     run, log = tmp_path / "run", tmp_path / "job.log"
     variables = {"RUN": str(run), "CONFIG": "some.yaml", "WORLDMODEL": TOY}
     job = cluster.submit("train.sbatch", log, options=("--nodes=2",), **variables)
-    wait_for(lambda: (run / "waiting0").exists() and (run / "waiting1").exists(), log)
+    wait_for(lambda: (run / "waiting0-5").exists() and (run / "waiting1-5").exists(), log)
     started = time.time()
     cluster.call("scancel", "--signal=USR1", job)
     whole = [unbroken(2, rank) for rank in range(2)]  # while the job waits in the queue

@@ -2,6 +2,7 @@
 # A throwaway Slurm cluster for tests: its own munged, slurmctld and slurmd, all as the calling user, nothing in /etc.
 #
 #   testbed.sh up DIR [NODES] [PORT]   starts it (ports PORT to PORT + NODES); clients need SLURM_CONF=DIR/slurm.conf
+#                                      FIRST_JOB (1) is the number of its first job, from which processes' ports follow
 #   testbed.sh kill DIR NODE           kills a node's daemon, and nothing that runs there
 #   testbed.sh start DIR NODE          starts it again
 #   testbed.sh down DIR                ends it
@@ -49,6 +50,7 @@ SlurmdParameters=config_overrides
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobRequeue=1
+FirstJobId=${FIRST_JOB:-1}
 KillWait=10
 SlurmdTimeout=$([ -n "${QUICK:-}" ] && echo 4 || echo 15)
 MessageTimeout=$([ -n "${QUICK:-}" ] && echo 3 || echo 10)
