@@ -16,7 +16,7 @@ NUM_TOKENS, NUM_FRAMES, WINDOW = 3, 6, 2
 OWN = replace(WORLD, context_noise=0.2, drop_past=0.6, own_context=0.5, own_context_from=0.0)
 CASES: dict[str, dict[str, Any]] = {str(stage): {"zero_stage": stage} for stage in (0, 1, 2, 3)}
 CASES |= {
-    "bf16": {"precision": "bf16", "num_steps": 6},
+    "bf16": {"precision": "bf16", "num_steps": 10},
     "recomputed": {"recompute_activations": True, "accumulate": 2, "num_steps": 4},
 }
 CASES |= {"own": {"model": OWN, "num_steps": 2}, "offloaded": {"zero_stage": 2, "offload": "optimizer", "num_steps": 4}}

@@ -416,6 +416,7 @@ def test_several_processes_train_as_one_on_the_same_batch(
             assert found[f"losses{name}"] == pytest.approx(expected, rel=1e-5), name
             assert found[f"sum{name}"] == pytest.approx(one_process["sum0"], abs=1e-4), name
         # Products of 8 bits: the same on any number of processes but for the order of sums, and near those of 24 bits.
+        # Measured on two: 1.4e-3 (in fp32: 2e-7).
         assert found["lossesbf16"] == pytest.approx(one_process["lossesbf16"], rel=0.01)
         assert found["lossesbf16"] == pytest.approx(expected, rel=0.03)
         assert found["lossesbf16"] != found["losses1"]
