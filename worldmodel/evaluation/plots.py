@@ -119,6 +119,27 @@ def plot_efficiencies(counts: Sequence[int], curves: dict[str, dict[str, list[fl
     save(figure, path)
 
 
+def plot_kills(losses: Sequence[tuple[int, float]], kills: Sequence[tuple[int, str, str]], path: Path) -> None:
+    """Losses as (step, loss), repeated steps too, with the kills as (step, target, signal) marked on them, as a PNG."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    by_step = dict(losses)
+    steps = sorted(by_step)
+    axes.plot(steps, [by_step[step] for step in steps], linewidth=1, color="grey", label="loss")
+    colours = {"worker": "tab:green", "rank": "tab:orange", "launcher": "tab:blue"}
+    shapes = {"SIGKILL": "x", "SIGTERM": "v", "SIGUSR1": "o"}
+    for target, signal in sorted({kill[1:] for kill in kills}):
+        hit = [step for step, *kind in kills if kind == [target, signal]]
+        # What was killed before the first step stands at the first.
+        heights = [by_step.get(max(step, steps[0]), float("nan")) for step in hit]
+        axes.plot(hit, heights, shapes[signal], color=colours[target], markersize=6, label=f"{target}, {signal}")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.legend(fontsize="small", ncols=2)
+    axes.grid(alpha=0.3)
+    save(figure, path)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG that appears whole or not at all."""
     partial = path.with_suffix(".partial")

@@ -132,3 +132,11 @@ def gif(pictures: UInt8[np.ndarray, "frame height width 3"], frames_per_second: 
     milliseconds = max(20, 10 * round(100 / frames_per_second))
     images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=False)
     return file.getvalue()
+
+
+def read_scalars(run: Path, name: str) -> list[tuple[int, float]]:
+    """Steps and values of one curve of a run, as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / FOLDER), {"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]

@@ -9,6 +9,7 @@ from PIL import Image
 from worldmodel.evaluation.plots import (
     plot_efficiencies,
     plot_horizons,
+    plot_kills,
     plot_mels,
     plot_rates,
     plot_surprise,
@@ -30,6 +31,18 @@ def test_a_plot_is_a_png_that_is_written_whole(tmp_path: Path):
         assert len(picture.convert("L").getcolors() or []) > 10
     assert [file.name for file in tmp_path.iterdir()] == ["evaluation.png"]
     plot_horizons(CURVES, DRIFT, 10.0, path)  # a second time replaces it
+
+
+def test_kills_are_marked_where_the_loss_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.touch()))
+    losses = [(1, 5.0), (2, 4.0), (2, 4.0), (3, 3.0)]
+    kills = [(2, "rank", "SIGKILL"), (0, "launcher", "SIGTERM"), (3, "rank", "SIGKILL")]
+    plot_kills(losses, kills, tmp_path / "kills.png")
+    lines = {line.get_label(): line for line in drawn[0].axes[0].get_lines()}
+    assert lines["loss"].get_xydata().tolist() == [[1, 5], [2, 4], [3, 3]]
+    assert lines["rank, SIGKILL"].get_xydata().tolist() == [[2, 4], [3, 3]]
+    assert lines["launcher, SIGTERM"].get_xydata().tolist() == [[0, 5]]
 
 
 def test_means_and_intervals_are_over_the_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -7,7 +7,16 @@ import torch
 from PIL import Image, ImageSequence
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldmodel.training.report import Report, gif
+from worldmodel.training.report import Report, gif, read_scalars
+
+
+def test_a_curve_is_read_back_from_all_files_of_a_run(tmp_path: Path):
+    for first, last in ((1, 3), (3, 5)):  # the second begins again at step 3
+        report = Report(tmp_path, first_step=first)
+        for step in range(first, last):
+            report.scalars({"loss": step / 2 + first}, step)
+        report.close()
+    assert read_scalars(tmp_path, "loss") == [(1, 1.5), (2, 2.0), (3, 4.5), (4, 5.0)]
 
 
 def read(run: Path) -> EventAccumulator:
