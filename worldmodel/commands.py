@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -112,6 +113,8 @@ def _train_world(settings: TrainSettings, resume: bool, stop: StopRequest | None
     sound = None if sound is None else copy.deepcopy(sound).to(cluster.device())
     codecs = [codec for codec in (picture, sound) if codec is not None]
     frozen, data = FrozenCodecs(codecs), open_data(settings, codecs)
+    made_of = {"address": str(settings.cache or settings.videos), "content": data.content}
+    description = replace(describe_run(settings, picture, sound), data=made_of)
 
     def show(module: nn.Module, report: Report, step: int) -> None:
         assert isinstance(module, WorldObjective)
@@ -123,7 +126,7 @@ def _train_world(settings: TrainSettings, resume: bool, stop: StopRequest | None
         settings.training,
         settings.loader.batch_size,
         Path(settings.run),
-        describe_run(settings, picture, sound),
+        description,
         show,
         resume,
         stop,

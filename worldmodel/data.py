@@ -40,10 +40,12 @@ class TrainingData:
     Attributes:
         make_loader: this process's batches of codes from a position of the order on.
         preview: a few whole clips that were held out.
+        content: a digest of all on which the order of the samples and their codes depend.
     """
 
     make_loader: Callable[[int], Batches]
     preview: CodeBatch
+    content: str
 
 
 def open_data(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData:
@@ -89,7 +91,9 @@ def _of_cache(settings: TrainSettings) -> TrainingData:
     assert settings.cache is not None
     source = LatentSource(settings.cache, settings.num_frames)
     heldout = LatentSource(settings.cache, source.info.num_frames, "heldout", random_start=False)
-    return TrainingData(lambda position: _loader(settings, source, position), first_batch(heldout))
+    return TrainingData(
+        lambda position: _loader(settings, source, position), first_batch(heldout), source.info.content()
+    )
 
 
 def _of_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData:
@@ -97,7 +101,8 @@ def _of_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData
     windows = Windows(encoding.clip_frames, settings.num_frames)
     windows.check(str(settings.videos), "encode longer clips with --encoding.clip_frames")
     videos = open_videos(settings, codecs)
-    train, heldout = split_clips(videos, settings)
+    hashes = hashes_of(videos)
+    train, heldout = split_clips(videos, settings, hashes)
     size = thumbnail_size(videos.settings, encoding.thumbnail)
     parts = parts_of(videos, settings.videos, train, "left to train on")
     sources = [PassingOver(VideoWindows(videos, part, windows, size)) for part in parts]
@@ -106,8 +111,9 @@ def _of_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> TrainingData
     whole = Windows(encoding.clip_frames, encoding.clip_frames, random_start=False)
     shown = first_batch(PassingOver(VideoWindows(videos, heldout, whole, size)))
     preview = WindowEncoder(codecs, whole, encoding.chunk_clips, device)(shown)
+    content = hashlib.sha256(f"{grid_of(videos)} {hashes} {encoding.heldout}".encode()).hexdigest()[:16]
     videos.close()
-    return TrainingData(lambda position: CodingLoader(_loader(settings, source, position), encode), preview)
+    return TrainingData(lambda position: CodingLoader(_loader(settings, source, position), encode), preview, content)
 
 
 def open_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> VideoSource:
@@ -124,13 +130,20 @@ def open_videos(settings: TrainSettings, codecs: Sequence[Codec]) -> VideoSource
     return videos
 
 
-def split_clips(videos: VideoSource, settings: TrainSettings) -> tuple[list[int], list[int]]:
+def split_clips(
+    videos: VideoSource, settings: TrainSettings, hashes: list[str] | None = None
+) -> tuple[list[int], list[int]]:
     """Positions of the clips to train on and of those held out; a video is wholly in one, by its content.
+
+    Args:
+        videos: all of them.
+        settings: of the run.
+        hashes: `hashes_of` the videos, where they are known.
 
     Raises:
         MediaError: one of the two is empty, or processes find different videos.
     """
-    held = heldout_of(hashes_of(videos), settings.encoding.heldout)
+    held = heldout_of(hashes or hashes_of(videos), settings.encoding.heldout)
     train = [position for position, clip in enumerate(videos.clips) if not held[clip.video]]
     heldout = [position for position, clip in enumerate(videos.clips) if held[clip.video]]
     for clips, name in ((train, "left to train on"), (heldout, "held out")):
@@ -149,7 +162,7 @@ def hashes_of(videos: VideoSource) -> list[str]:
         MediaError: processes find different videos, so that their orders would differ.
     """
     ranks = cluster.find_ranks()
-    grid = "\n".join(f"{clip.path.name} {clip.start}" for clip in videos.clips)
+    grid = grid_of(videos)
     mine = [video.content_hash() for video in videos.videos[ranks.rank :: ranks.num_ranks]]
     shares = [text.split() for text in cluster.texts(" ".join([hashlib.sha256(grid.encode()).hexdigest(), *mine]))]
     differing = [rank for rank, share in enumerate(shares) if share[0] != shares[0][0]]
@@ -159,6 +172,11 @@ def hashes_of(videos: VideoSource) -> list[str]:
         )
     num_shares = len(shares)
     return [shares[index % num_shares][1 + index // num_shares] for index in range(len(videos.videos))]
+
+
+def grid_of(videos: VideoSource) -> str:
+    """Names and places of all clips, in their order."""
+    return "\n".join(f"{clip.path.name} {clip.start}" for clip in videos.clips)
 
 
 @contextmanager

@@ -13,10 +13,14 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from streams.addresses import find_videos
+from streams.videos import VideoSource
 from tests.fake_codecs import make_videos
 from tests.worldmodel.tiny import MODEL, PICTURE
-from tests.worldmodel.whole_run import LOADER, TRAINING, WholeRun
+from tests.worldmodel.whole_run import CLIP_FRAMES, LOADER, TRAINING, WholeRun
 from worldmodel import commands
+from worldmodel.cache.build import BuildOptions, encode_videos
+from worldmodel.cache.encoding import clip_settings
 from worldmodel.cli import main
 from worldmodel.codecs.hybrid import PictureHybrid
 from worldmodel.codecs.store import fingerprint_of, load_codec
@@ -139,6 +143,29 @@ def test_codecs_that_change_while_a_world_trains_stop_it_at_the_next_checkpoint(
     with pytest.raises(CheckpointError, match="the weights of picture codec .* have changed in memory while a world"):
         train_world(replace(settings, run=str(tmp_path / "run")))
     assert [path.name for path in sorted((tmp_path / "run" / "checkpoints").glob("step_*"))] == ["step_00000003"]
+
+
+@pytest.mark.parametrize("kind", ["cache", "videos"])
+def test_a_run_does_not_go_on_with_data_that_have_changed(kind: str, whole_run: WholeRun, tmp_path: Path):
+    data = tmp_path / kind
+    shutil.copytree(getattr(whole_run, kind), data)
+    settings = whole_run.settings if kind == "cache" else whole_run.settings_from_videos
+    settings = replace(settings, run=str(tmp_path / "run"), **{kind: str(data)})  # type: ignore[arg-type]
+    settings = replace(settings, training=replace(settings.training, steps=1))
+    train_world(settings)
+    shutil.copytree(data, tmp_path / "before")
+    if kind == "cache":
+        codecs = [load_codec(whole_run.picture), load_codec(whole_run.sound)]
+        source = VideoSource(find_videos(whole_run.videos)[1:], clip_settings(codecs, CLIP_FRAMES))
+        encode_videos(source, codecs, data, BuildOptions(0.3, thumbnail_side=16, progress=False, overwrite=True))
+    else:
+        next(data.glob("*.mp4")).unlink()
+    longer = replace(settings, training=replace(settings.training, steps=2))
+    with pytest.raises(CheckpointError, match=rf"what is at {data} has changed since, so the run cannot go on where"):
+        train_world(longer, resume=True)
+    shutil.rmtree(data)
+    (tmp_path / "before").rename(data)
+    assert train_world(longer, resume=True).step == 2
 
 
 @pytest.mark.parametrize("stage", [1, 3])

@@ -37,8 +37,7 @@ class MappedRows:
         self.files, self.num_rows, self.chunk_rows = files, num_rows, chunk_rows
         self.row_shape, self.dtype = row_shape, dtype
         self._maps: dict[int, np.ndarray] = {}
-        for file in files:
-            self._check(file)
+        self.statuses = [self._check(file) for file in files]
 
     @property
     def chunk_bytes(self) -> int:
@@ -76,20 +75,26 @@ class MappedRows:
         # A map would travel to a loader's worker as a copy of all its data; each process makes its own.
         return self.__dict__ | {"_maps": {}}
 
-    def _check(self, file: Path) -> None:
+    def _check(self, file: Path) -> tuple[int, int, int]:
         try:
-            size = file.stat().st_size
+            status = file.stat()
         except FileNotFoundError:
             raise CacheError(f"chunk {file} of the latent cache is missing: build the cache again") from None
-        if size != self.chunk_bytes:
+        if status.st_size != self.chunk_bytes:
             raise CacheError(
-                f"chunk {file} of the latent cache has {size} bytes, expected {self.chunk_bytes}: build the cache again"
+                f"chunk {file} of the latent cache has {status.st_size} bytes, expected {self.chunk_bytes}: build the "
+                "cache again"
             )
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def _map(self, chunk: int) -> np.ndarray:
         found = self._maps.get(chunk)
         if found is None:
-            self._check(self.files[chunk])
+            if self._check(self.files[chunk]) != self.statuses[chunk]:
+                raise CacheError(
+                    f"chunk {self.files[chunk]} of the latent cache was replaced while the cache was read: start "
+                    "again, else rows would be of two caches"
+                )
             mapped = _mapped(self.files[chunk], self.chunk_bytes)
             found = np.frombuffer(mapped, self.dtype).reshape(self.chunk_rows, *self.row_shape)
             found.flags.writeable = False

@@ -66,6 +66,11 @@ class CacheInfo:
         known["skipped"] = [tuple(entry) for entry in known["skipped"]]
         return cls(**known)
 
+    def content(self) -> str:
+        """A digest of all on which the clips and their codes depend; that of a copy in another form is the same."""
+        made_of = [_comparable(self), self.videos, self.skipped]
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """Shape of one clip's row and type of the values, for every array of the cache."""
         frames, codes = self.num_frames, self.pyramids["picture"].num_codes

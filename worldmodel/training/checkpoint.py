@@ -44,11 +44,13 @@ class Description:
 
     Attributes:
         settings: resolved settings of the run, whole.
-        identity: what a resumed run must share with it: settings of model and codecs, fingerprints of codecs and data.
+        identity: what a resumed run must share with it: settings of model and codecs, fingerprints of codecs.
+        data: `address` of what it is trained on, and `content`, a digest on which the order of the samples depends.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def save(engine: "Engine", run: Path, progress: Progress, description: Descripti
         "torch_version": torch.__version__,
         "settings": description.settings,
         "identity": description.identity,
+        "data": description.data,
     }
     files: dict[str, dict[str, Any]] = {}
 
@@ -272,7 +275,9 @@ def load_objective(objective: nn.Module, folder: Path, description: Description)
     Raises:
         CheckpointError: the checkpoint is damaged or of another model.
     """
-    check_identity(folder, read(folder)["identity"], description.identity)
+    about = read(folder)
+    check_identity(folder, about["identity"], description.identity)
+    check_data(folder, about.get("data") or {}, description.data)
     with fitting(folder):
         objective.load_state_dict(load_file(folder / WEIGHTS))
 
@@ -334,6 +339,25 @@ def check_identity(folder: Path, there: dict[str, Any], here: dict[str, Any]) ->
             raise CheckpointError(
                 f"{folder} is of another model: {name} is {one} there and {other} here; restore it or start a new run"
             )
+
+
+def check_data(folder: Path, there: dict[str, str], here: dict[str, str]) -> None:
+    """Refuses data that have changed since under the same address: samples would be left out, or come twice.
+
+    Data at another address were asked for; that is told.
+
+    Raises:
+        CheckpointError: they have changed.
+    """
+    if not there or not here or there["content"] == here["content"]:
+        return
+    if there["address"] == here["address"]:
+        raise CheckpointError(
+            f"{folder}: what is at {here['address']} has changed since, so the run cannot go on where it was: restore "
+            "it, or name other data to go on with"
+        )
+    if cluster.is_main():
+        sys.stderr.write(f"goes on with other data, from {there['address']} to {here['address']}\n")
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -47,6 +47,21 @@ def test_parts_of_rows_are_gathered_wherever_they_lie(files: list[Path]):
         assert (rows.gather(chosen, cuts) == expected).all()
 
 
+def test_a_chunk_that_is_replaced_while_the_cache_is_read_is_refused(files: list[Path]):
+    rows = opened(files)
+    assert (rows[0] == ROWS[0]).all()
+    travelled = pickle.loads(pickle.dumps(rows))  # as to a loader's worker
+    for file in files[:2]:
+        other = file.with_name("other")
+        other.write_bytes(bytes(file.stat().st_size))
+        other.replace(file)
+    assert (rows[1] == ROWS[1]).all()  # mapped before, and what it was
+    for each, row in ((rows, 3), (travelled, 0), (travelled, 3)):
+        with pytest.raises(CacheError, match="was replaced while the cache was read: start"):
+            each[row]
+    assert (travelled[6] == ROWS[6]).all()
+
+
 def test_maps_keep_no_file_open_and_go_when_nobody_looks_at_them(files: list[Path]):
     def mapped() -> int:
         return sum(str(files[0].parent) in line for line in Path("/proc/self/maps").read_text().splitlines())

@@ -157,6 +157,25 @@ def test_another_model_is_refused_by_name(tmp_path: Path, identity: dict[str, An
         train_toy(tmp_path, resume=True, description=Description({}, identity))
 
 
+def with_data(address: str, content: str) -> Description:
+    return Description({}, {}, {"address": address, "content": content})
+
+
+def test_data_that_have_changed_under_their_address_are_refused_and_others_are_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    train_toy(tmp_path, steps=1, description=with_data("a.zarr", "one"))
+    with pytest.raises(
+        CheckpointError, match="step_00000001: what is at a.zarr has changed since, so the run cannot go"
+    ):
+        train_toy(tmp_path, steps=2, resume=True, description=with_data("a.zarr", "two"))
+    assert saved_at(tmp_path) == ["latest", "step_00000001"]
+    train_toy(tmp_path, steps=2, resume=True, description=with_data("moved.zarr", "one"))
+    assert "other data" not in capfd.readouterr().err
+    train_toy(tmp_path, steps=3, resume=True, description=with_data("b.zarr", "two"))
+    assert "goes on with other data, from moved.zarr to b.zarr\n" in capfd.readouterr().err
+
+
 def test_lists_and_tuples_are_the_same_in_a_description(tmp_path: Path):
     train_toy(tmp_path, steps=1, description=Description({}, {"grids": ((1, 1), (2, 2))}))
     train_toy(tmp_path, steps=2, resume=True, description=Description({}, {"grids": [[1, 1], [2, 2]]}))
