@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -291,6 +292,20 @@ def interruptible(folder: Path) -> None:
     resume = checkpoint.newest(folder / "run") is not None
     _, result = train_toy(folder / "run", toy, steps=int(os.environ["STEPS"]), stop=stop, resume=resume)
     cluster.leave(signals.EXIT_INTERRUPTED if result.interrupted else 0)
+
+
+def hanging_rank(folder: Path) -> None:
+    """The last process waits for ever in its third step, and the others for it."""
+    from worldmodel.training import cluster
+
+    def wait_in_vain(number: int) -> None:
+        if number == 3:
+            time.sleep(1000)
+
+    toy, ranks = Toy(), cluster.find_ranks()
+    if ranks.rank == ranks.num_ranks - 1:
+        toy.at_call = wait_in_vain
+    train_toy(folder, toy, checkpoint_every=1, hang_seconds=15.0)
 
 
 def unbroken(folder: Path) -> None:
