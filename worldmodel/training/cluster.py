@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn
 
-from worldmodel.errors import SettingsError
+from worldmodel.errors import LostProcessError, SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,8 @@ def start() -> Ranks:
     """Connects the processes (nccl where there is a GPU, else gloo); a second call only returns the ranks.
 
     Raises:
-        SettingsError: as `find_ranks`, or the ranks cannot meet.
+        LostProcessError: the ranks cannot meet.
+        SettingsError: as `find_ranks`.
     """
     import torch
     import torch.distributed as dist
@@ -146,7 +147,8 @@ def start() -> Ranks:
         )
     except (dist.DistError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingsError(
+        # No mistake in the settings: the next start may have another machine, or another port.
+        raise LostProcessError(
             f"process {ranks.rank} on {machine()} cannot meet the others at {ranks.address}:{ranks.port} "
             f"({reason}): set MASTER_ADDR and MASTER_PORT to rank 0's machine and a free port"
         ) from error

@@ -3,7 +3,7 @@ import socket
 import pytest
 import torch
 
-from worldmodel.errors import SettingsError
+from worldmodel.errors import LostProcessError, SettingsError
 from worldmodel.training import cluster
 from worldmodel.training.cluster import Ranks, find_ranks
 
@@ -108,7 +108,7 @@ def test_a_meeting_point_that_cannot_be_reached_is_named(monkeypatch: pytest.Mon
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(dist, "is_initialized", lambda: False)
     monkeypatch.setattr(dist, "init_process_group", refuse)
-    with pytest.raises(SettingsError, match=r"process 3 on .* cannot meet the others at 10.0.0.1:29400"):
+    with pytest.raises(LostProcessError, match=r"process 3 on .* cannot meet the others at 10.0.0.1:29400"):
         cluster.start()
 
 
@@ -123,7 +123,7 @@ def test_a_launcher_that_has_ended_is_not_waited_for(monkeypatch: pytest.MonkeyP
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(dist, "is_initialized", lambda: False)
         monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: pytest.fail("it would wait in there"))
-        with pytest.raises(SettingsError, match=rf"cannot meet the others at 127.0.0.1:{port} \(.*refused\)"):
+        with pytest.raises(LostProcessError, match=rf"cannot meet the others at 127.0.0.1:{port} \(.*refused\)"):
             cluster.start()
 
 
