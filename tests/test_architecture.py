@@ -45,7 +45,7 @@ RANKS = (
     ("worldmodel.demo", "worldmodel.cli"),
     ("tools.bench.ffmpeg", "tools.bench.race", "tools.bench.settings", "tools.exit_status"),
     ("tools.bench.footage", "tools.bench.peers"),
-    ("tools.bench.tasks",),
+    ("tools.bench.tasks", "tools.kill_storm"),
     ("worldmodel.__main__", "tools"),
     ("tools.study", "tools.scaling"),
 )

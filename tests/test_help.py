@@ -12,6 +12,8 @@ import pytest
 
 from streams.settings import PhysicsSettings, ScanSettings
 from tools.bench.settings import LatentsSettings, RolloutBenchSettings, StreamsSettings, TrainBenchSettings
+from tools.checkpoint_time import CheckpointTimeSettings
+from tools.kill_storm.settings import KillStormSettings
 from worldmodel.settings import (
     DemoSettings,
     DoctorSettings,
@@ -65,6 +67,8 @@ CLASSES = {
     "tools.bench.__main__ train --help": (TrainBenchSettings, ""),
     "tools.bench.__main__ rollout --help": (RolloutBenchSettings, ""),
     "tools.videos scan --help": (ScanSettings, ""),
+    "tools.kill_storm.__main__ --help": (KillStormSettings, ""),
+    "tools.checkpoint_time --help": (CheckpointTimeSettings, ""),
 }
 OTHERS = {
     "worldmodel.cli --help": [
