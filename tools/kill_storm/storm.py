@@ -140,8 +140,12 @@ class Storm:
                     kill = self.next_of(waiting, under_way=any(self.notes.of("batch", job.started)))
                     self.await_moment(job, kill, usual)
                     hit = self.hit(job, kill)
-                    if hit is None:
-                        continue  # it has just gone: the next of its kind is hit, of this job or of its next start
+                    if hit is None:  # it has just gone: it is hit in its next start, and sooner
+                        waiting = [
+                            replace(each, share=each.share / 2) if each.number == kill.number else each
+                            for each in waiting
+                        ]
+                        continue
                     waiting = [each for each in waiting if each.number != kill.number]
                     outcomes.append(hit)
                     tell(hit)
