@@ -175,8 +175,10 @@ class Loader:
         """
         try:
             yield
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader "):
+        except (RuntimeError, OSError, EOFError) as error:
+            # One that dies while it hands over a tensor resets the connection.
+            cut_off = isinstance(error, OSError | EOFError) and any(map(has_died, self.workers))
+            if not (cut_off or str(error).startswith("DataLoader ")):
                 raise
             kind = MediaError if "timed out" in str(error) else DeadWorkerError
             path_of = getattr(self.source, "path_of", str)
@@ -267,6 +269,12 @@ class Loader:
                 # Stuck in a decoder, and deaf to SIGTERM.
                 worker.kill()
         self.batches, self.workers = None, set()
+
+
+def has_died(worker: BaseProcess) -> bool:
+    """Whether a worker has ended; its connections close a moment before that can be seen."""
+    worker.join(0.5)
+    return not worker.is_alive()
 
 
 def itself(part: Any) -> Any:
