@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -198,7 +199,7 @@ class Loader:
                 "num_workers": self.num_workers,
                 "prefetch_factor": self.settings.prefetch_batches,
                 "timeout": self.settings.timeout_seconds,
-                "worker_init_fn": prepare_worker,
+                "worker_init_fn": partial(prepare_worker, os.getpid()),
                 # A decoder that was used before a fork can hang in the child.
                 "multiprocessing_context": "spawn",
             }
@@ -287,8 +288,13 @@ def say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def prepare_worker(worker: int) -> None:
-    """One thread per worker, deaf to the signals of the step."""
+def prepare_worker(parent: int, worker: int) -> None:
+    """One thread per worker, deaf to the signals of the step; it ends where its parent has ended while it started.
+
+    Torch's own watch asks from now on whether the parent is the same as now, which would be the reaper of orphans.
+    """
+    if os.getppid() != parent:
+        os._exit(0)
     torch.set_num_threads(1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

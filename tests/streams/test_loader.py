@@ -318,6 +318,16 @@ def test_a_worker_that_was_killed_is_replaced_and_no_batch_is_lost_or_read_twice
     assert re.search(r"a worker that reads ahead has died \(DataLoader worker .*\): new ones go on at position 3", told)
 
 
+@pytest.mark.parametrize(("parent", "printed"), [("os.getppid()", "at work\n"), ("2**30", "")])
+def test_a_worker_whose_parent_has_ended_while_it_started_ends_too(parent: str, printed: str):
+    call = f"prepare_worker({parent}, 0); print('at work', flush=True)"
+    program = f"import os; from streams.loader import prepare_worker; {call}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
+
+
 def test_after_closing_the_next_batch_is_still_the_next():
     loader, expected = loader_of(10, 4), batches_of(loader_of(10, 4), 2)
     first = batches_of(loader, 1)
