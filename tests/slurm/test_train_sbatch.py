@@ -22,7 +22,7 @@ def stubs(tmp_path: Path) -> Stubs:
 
 def test_the_first_start_reads_the_config_and_later_ones_resume(stubs: Stubs):
     first = f"node7 train --config some.yaml --run {stubs.run} --a b"
-    save = f"mkdir -p {stubs.run}/checkpoints; echo step_1 >{stubs.run}/checkpoints/latest"
+    save = f"mkdir -p {stubs.run}/checkpoints/step_00000001"  # killed before `latest` named it
     assert stubs.start(save) == (0, [first])
     assert stubs.start("true") == (0, [f"node7 train --resume {stubs.run}"])
 
@@ -51,7 +51,7 @@ def test_crashes_without_progress_end_the_job(stubs: Stubs):
 
 
 def test_crashes_with_progress_are_requeued_for_ever(stubs: Stubs):
-    save = f"mkdir -p {stubs.run}/checkpoints; date +%N >{stubs.run}/checkpoints/latest; exit 9"
+    save = f"mkdir -p {stubs.run}/checkpoints/step_$(date +%s%N); exit 9"
     assert [stubs.start(save)[0] for _ in range(4)] == [0] * 4
 
 
