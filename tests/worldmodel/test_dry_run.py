@@ -109,7 +109,9 @@ def test_the_command_touches_no_run_and_also_takes_one_that_is_to_be_resumed(
 
 def test_a_batch_that_does_not_divide_is_one_line(whole_run: WholeRun, tmp_path: Path):
     settings = replace(whole_run.settings, run=str(tmp_path / "run"), training=replace(TRAINING, accumulate=3))
-    with pytest.raises(SettingsError, match="batch_size 4 must be a multiple of the 1 processes times 3 micro-batches"):
+    with pytest.raises(
+        SettingsError, match="loader.batch_size=4 does not divide among the 1 processes with training.accumulate=3"
+    ):
         dry_run(settings)
 
 

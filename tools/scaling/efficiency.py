@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 
@@ -67,12 +66,11 @@ def memory_of(model: Model, stage: int, num_ranks: int, work: Work) -> float:
     values = work.tokens * model.dim
     kept = model.depth if not work.recompute else 1
     entering = FLOAT_BYTES * values * model.depth if work.recompute else 0
-    return state + VALUE_BYTES * model.num_elements + kept * values * block_bytes() + entering
+    return state + VALUE_BYTES * model.num_elements + kept * values * work.block_bytes + entering
 
 
-@lru_cache(maxsize=1)
-def block_bytes(dim: int = 256, num_tokens: int = 128) -> float:
-    """Bytes that a block keeps for its backward pass, per token and channel: measured, in bf16.
+def measured_block_bytes(dim: int = 256, num_tokens: int = 128) -> float:
+    """Bytes that a block keeps for its backward pass, per token and channel, in bf16; `Work.block_bytes` was so found.
 
     Twice, with more tokens, since copies of the weights are kept too.
     """

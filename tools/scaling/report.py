@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tools.scaling.efficiency import MODELS, Step, best, block_bytes, memory_of, step_of, steps_of
+from tools.scaling.efficiency import MODELS, Step, best, memory_of, step_of, steps_of
 from tools.scaling.settings import Machine, Work
 from tools.scaling.traffic import Model
 
@@ -31,8 +31,8 @@ def assumptions(machine: Machine, work: Work) -> list[str]:
         f"{machine.slow_network_gigabytes:g} GB/s, each per GPU and direction; {machine.overlap:.0%} of the sending is "
         f"hidden. A step: {work.clips:g} clips per GPU and micro-batch, {work.accumulate} micro-batches, "
         f"{work.frames} frames of {work.frame_tokens} tokens; blocks are "
-        f"{'run again' if work.recompute else 'kept'} for the backward pass. A block keeps {block_bytes():.3g} bytes "
-        "per token and channel (measured, bf16)."
+        f"{'run again' if work.recompute else 'kept'} for the backward pass. "
+        f"A block keeps {work.block_bytes:.3g} bytes per token and channel (measured, bf16)."
     ]
 
 

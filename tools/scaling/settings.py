@@ -36,6 +36,7 @@ class Work:
         clips: that a GPU reads in a micro-batch, views for the heads included.
         accumulate: micro-batches of a step.
         recompute: whether blocks run again in the backward pass.
+        block_bytes: that a block keeps for its backward pass, per token and channel: measured, in bf16.
     """
 
     frames: int = 32
@@ -43,6 +44,7 @@ class Work:
     clips: float = 4.0
     accumulate: int = 1
     recompute: bool = True
+    block_bytes: float = 60.21875
 
     @property
     def tokens(self) -> float:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from tools.scaling.efficiency import MODELS, best, block_bytes, memory_of, step_of, steps_of
+from tools.scaling.efficiency import MODELS, best, measured_block_bytes, memory_of, step_of, steps_of
 from tools.scaling.settings import Machine, Work
 from tools.scaling.traffic import of_stage
 
@@ -61,8 +61,8 @@ def test_memory_falls_with_the_stage_and_with_what_is_recomputed():
 
 
 def test_a_block_keeps_as_much_per_token_and_channel_whatever_its_size():
-    assert block_bytes() == pytest.approx(block_bytes(384, 64), rel=0.1)
-    assert 20 < block_bytes() < 100
+    assert measured_block_bytes() == pytest.approx(measured_block_bytes(384, 64), rel=0.1)
+    assert measured_block_bytes() == pytest.approx(Work().block_bytes, rel=0.1)
 
 
 def test_the_best_stage_is_the_fastest_that_fits():

@@ -118,7 +118,7 @@ def test_a_lattice_whose_latents_are_all_the_same_stays_finite():
     latents = torch.full((10, 3), 0.7)
     for _ in range(3):
         codebook.update(latents, codebook.nearest(latents))
-    torch.testing.assert_close(codebook.vectors, torch.full((8, 3), 0.7), atol=1e-4, rtol=0.0)
+    torch.testing.assert_close(codebook.vectors, torch.full((8, 3), 0.7), atol=1e-3, rtol=0.0)
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_a_signal_to_one_process_saves_on_both_and_asks_for_a_requeue(tmp_path: 
 
 def test_a_process_that_hangs_ends_all_with_their_stacks_and_the_run_goes_on(tmp_path: Path):
     printed = finish(launch("hanging_rank", tmp_path, num_ranks=2), code=1)
-    assert all("Timeout (0:00:15)!" in text for text in printed), printed
+    assert all("has taken more than 15 s" in text for text in printed), printed
     assert "in wait_in_vain" in printed[1]
     assert "in wait_in_vain" not in printed[0]
     assert newest(tmp_path) == tmp_path / "checkpoints" / "step_00000002"
