@@ -17,6 +17,8 @@ NOTE = """A tiny world model is trained by torchrun, once undisturbed, and once 
 its loader's workers, its processes and torchrun: during the start, the steps, the writing of checkpoints and the end.
 Exit status 0 where samples, losses, checkpoints and curves are the same to the bit, and nothing is left behind."""
 
+LONGEST_PATH = 107 - len("/storm/tmp/pymp-12345678/listener-12345678")  # of Linux's sockets, and what follows
+
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a storm; what a user can mend, and a difference, are told on stderr with status 1."""
@@ -35,6 +37,12 @@ def check(settings: KillStormSettings) -> None:
             raise SettingsError(f"{name}={getattr(settings, name)} is out of range: it must be 1 or more")
     if Path(settings.out).exists():
         raise SettingsError(f"out={settings.out} exists already: give a folder that is new")
+    # Workers hand tensors over through sockets in TMPDIR; where their names are too long, they wait for ever.
+    if len(os.fsencode(Path(settings.out).absolute())) > LONGEST_PATH:
+        raise SettingsError(
+            f"out={settings.out}: the whole path must not have more than {LONGEST_PATH} characters, "
+            "since sockets lie in it: give a shorter one"
+        )
 
 
 def run_storm(settings: KillStormSettings) -> None:

@@ -1,6 +1,8 @@
 """The storm of CI: six kills, of everybody, by every signal; `storm`, `job` and `noting` in earnest."""
 
 import csv
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,17 @@ from PIL import Image
 from tools.kill_storm.__main__ import main
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose name leaves room for those of sockets, which pytest's does not."""
+    with tempfile.TemporaryDirectory(prefix="storm-") as folder:
+        yield Path(folder)
+
+
 def test_a_training_that_is_killed_six_times_ends_as_if_nothing_had_been(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    short_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    out = tmp_path / "storm"
+    out = short_path / "storm"
     assert main(["--kills", "6", "--seed", "133", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "6 kills in " in printed
@@ -32,5 +41,7 @@ def test_a_folder_that_is_there_and_numbers_that_are_no_storm_are_refused(
 ):
     assert main(["--out", str(tmp_path)]) == 1
     assert "exists already: give a folder that is new" in capsys.readouterr().err
+    assert main(["--out", str(tmp_path / ("long" * 20))]) == 1
+    assert "the whole path must not have more than 65 characters" in capsys.readouterr().err
     assert main(["--kills", "0", "--out", str(tmp_path / "new")]) == 1
     assert "kills=0 is out of range: it must be 1 or more" in capsys.readouterr().err
