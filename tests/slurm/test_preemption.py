@@ -37,7 +37,7 @@ STAND_IN = """
 run=${@: -1}
 mkdir -p "$run/checkpoints"
 echo "$2" >>"$run/starts"
-trap 'echo step_1 >"$run/checkpoints/latest"; exit 75' USR1
+trap 'mkdir "$run/checkpoints/step_00000001"; exit 75' USR1
 touch "$run/waiting"
 if [ "$2" = --config ]; then while [ ! -e "$run/go" ]; do sleep 0.1; done; fi
 """
