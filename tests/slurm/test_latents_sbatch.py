@@ -52,7 +52,7 @@ def test_an_array_with_one_job_killed_and_submitted_again_gives_the_cache_of_one
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(STOPS_AT_ITS_SECOND_UNIT)
     setup = tmp_path / "setup.sh"
-    setup.write_text(f"export PYTHONPATH={hooks}:$PYTHONPATH\n")
+    setup.write_text(f"export PYTHONPATH={hooks}${{PYTHONPATH:+:$PYTHONPATH}}\n")
     arguments = [str(small_world.videos), str(out), "--codec", str(small_world.picture)]
     arguments += [f"--clips.num_frames={CLIP_FRAMES}", f"--heldout={HELDOUT}", "--batch=2", "--workers=1"]
 
