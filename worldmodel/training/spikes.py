@@ -1,7 +1,8 @@
 """Updates that would do harm are left out by a stated rule, and counted.
 
 Losses and norms are compared with their running median, which a spike hardly moves; after the skipped batches of PaLM
-(Chowdhery et al. 2022, section 5.1), where people chose them by hand.
+(Chowdhery et al. 2022, section 5.1), where people chose them by hand. Updates that were left out count in the median
+too: what is high for longer (other data, say) is half of the latest 64 after 32 updates, and no spike from then on.
 """
 
 import math
@@ -14,7 +15,7 @@ SKIP = -1.0  # a bound that no norm keeps
 
 
 class Spikes:
-    """The latest losses and gradient norms of a run, of updates that were made.
+    """The latest losses and gradient norms of a run, made into updates or not.
 
     Attributes:
         recent: (loss, norm) of up to 64 updates.
@@ -44,7 +45,7 @@ class Spikes:
         return self.factor * median if median > 0 else math.inf
 
     def note(self, loss: float, norm: float, made: bool) -> None:
-        """Remembers an update that was made, or counts one that was not."""
-        if made and self.factor > 0:
+        """Remembers an update, and counts it if it was not made."""
+        if self.factor > 0:
             self.recent.append((loss, norm))
         self.num_skipped += not made

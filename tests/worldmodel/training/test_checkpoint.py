@@ -285,6 +285,16 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path):
     assert result.step == 6
 
 
+def test_a_disk_that_is_full_for_one_process_is_told_by_all_and_leaves_what_was_there(tmp_path: Path):
+    for printed in finish(launch("full_disk_of_the_last_rank", tmp_path, num_ranks=2)):
+        (line,) = [line for line in printed.splitlines() if line.startswith("cannot save")]
+        assert "step_00000004 (" in line
+        assert "File too large" in line
+        assert "make room there and resume; earlier checkpoints are intact" in line
+        assert "then 4" in printed
+    assert saved_at(tmp_path / "run") == ["latest", "step_00000003", "step_00000004"]
+
+
 def test_a_failed_save_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")

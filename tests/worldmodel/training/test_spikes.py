@@ -28,11 +28,20 @@ def test_a_median_that_is_not_positive_bounds_nothing():
     assert Spikes(2.0, [(-1.0, 5.0)] * 20).largest_norm(100.0) == 10.0
 
 
-def test_spikes_are_counted_and_move_no_median():
+def test_a_spike_is_counted_and_does_not_move_the_median():
     spikes = known(3.0, 30)
     spikes.note(1e9, 1e9, made=False)
     assert spikes.num_skipped == 1
-    assert max(spikes.recent) == (3.0, 10.0)
+    assert spikes.largest_norm(6.0) == pytest.approx(30.0)
+
+
+def test_a_level_that_lasts_is_no_spike_after_half_of_those_remembered():
+    spikes = known(3.0, 64)
+    for _ in range(32):
+        assert spikes.largest_norm(100.0) == -1.0
+        spikes.note(100.0, 10.0, made=False)
+    assert spikes.num_skipped == 32
+    assert spikes.largest_norm(100.0) == pytest.approx(30.0)
 
 
 def test_what_is_remembered_goes_on():

@@ -280,6 +280,24 @@ def full_disk(folder: Path) -> None:
     report.close()
 
 
+def full_disk_of_the_last_rank(folder: Path) -> None:
+    """A checkpoint fits; then one process alone cannot write its part of the next."""
+    from worldmodel.errors import CheckpointError
+    from worldmodel.training import cluster
+
+    train_toy(folder / "run", Toy(width=2048), steps=3)
+    ranks, before = cluster.find_ranks(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    if ranks.rank == ranks.num_ranks - 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        train_toy(folder / "run", Toy(width=2048), resume=True, steps=4)
+    except CheckpointError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    _, result = train_toy(folder / "run", Toy(width=2048), resume=True, steps=4)
+    print("then", result.step)
+
+
 def interruptible(folder: Path) -> None:
     """What the command does: handlers first, a run, and the exit status for an interrupted one."""
     from worldmodel.training import signals
