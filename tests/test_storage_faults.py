@@ -119,14 +119,14 @@ def test_a_quota_reached_when_a_codec_is_frozen_loses_no_step(
 ):
     settings = whole_run.codec_settings("picture", tmp_path / "run")
     settings = replace(settings, training=replace(TRAINING, steps=1))
-    save_file = store.save_file
+    write_tensors = store.write_tensors
 
     def limited(*arguments: object) -> None:
         with quota(100):
-            save_file(*arguments)  # type: ignore[arg-type]
+            write_tensors(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "save_file", limited)
+        patch.setattr(store, "write_tensors", limited)
         with pytest.raises(CheckpointError, match=r"cannot be written to .*run \(.*too large.*\): make room .* resume"):
             train_codec(settings)
     assert not [path for path in (tmp_path / "run").rglob("*") if path.name.endswith("partial")]

@@ -56,6 +56,21 @@ class ScalePrediction:
     error: Tensor
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Every scale of a frame on its way through the decoder.
+
+    Attributes:
+        tokens: of every scale, (item, place, dim).
+        left_overs: what the previous frame's latent would leave over for it, (item, place, latent).
+        residuals: what the true frame leaves over for it, (item, place, latent).
+    """
+
+    tokens: list[Tensor]
+    left_overs: list[Tensor]
+    residuals: list[Tensor]
+
+
 class ModalityInput(nn.Module):
     """Input tokens of one modality's scales: what is decoded so far, the previous frame, and the state in place."""
 
@@ -189,23 +204,38 @@ class FrameDecoder(nn.Module):
         codes: Int[Tensor, "item code"],
     ) -> list[ScalePrediction]:
         """Every scale of the frame after `state`, each given the true coarser scales in `codes`."""
-        tokens, left_overs, residuals = [], [], []
+        asked = self.ask(state, previous, codes)
+        x = torch.cat(asked.tokens, 1)
+        for block, past in zip(self.blocks, self._remember(state), strict=True):
+            x, _ = block(x, self.angles, past, self.sight)
+        return self.answer(x, asked, previous)
+
+    def ask(
+        self,
+        state: Float[Tensor, "item token dim"],
+        previous: Int[Tensor, "item code"],
+        codes: Int[Tensor, "item code"],
+    ) -> Asked:
+        """What enters the transformer for every scale, given the true coarser scales in `codes`."""
+        asked = Asked([], [], [])
         for modality, (quantizer, part) in enumerate(zip(self.quantizers, self.parts, strict=True)):
             old, truth = self._old(modality, state, previous), quantizer.embed(codes[:, part])
             for index, partial in enumerate(quantizer.partials(codes[:, part])):
                 token, left_over = self._inputs(modality, index, partial, previous, old)
                 residual = quantizer.left_over(truth, partial, index)
-                tokens.append(token)
-                left_overs.append(left_over)
-                residuals.append(residual.flatten(2).transpose(1, 2))
-        x = torch.cat(tokens, 1)
-        for block, past in zip(self.blocks, self._remember(state), strict=True):
-            x, _ = block(x, self.angles, past, self.sight)
-        outputs = x.split(self.sizes, 1)
+                asked.tokens.append(token)
+                asked.left_overs.append(left_over)
+                asked.residuals.append(residual.flatten(2).transpose(1, 2))
+        return asked
+
+    def answer(
+        self, x: Float[Tensor, "item place dim"], asked: Asked, previous: Int[Tensor, "item code"]
+    ) -> list[ScalePrediction]:
+        """What leaves the transformer, read out for every scale."""
         predictions = []
-        for level, out in enumerate(outputs):
-            logits, guess = self._read(level, out, left_overs[level], previous)
-            error = (guess - residuals[level] / spread_of(self.vectors(level))).square().mean(-1)
+        for level, out in enumerate(x.split(self.sizes, 1)):
+            logits, guess = self.read(level, out, asked.left_overs[level], previous)
+            error = (guess - asked.residuals[level] / spread_of(self.vectors(level))).square().mean(-1)
             predictions.append(ScalePrediction(logits, error.repeat(1, self.scales[level].planes)))
         return predictions
 
@@ -227,7 +257,7 @@ class FrameDecoder(nn.Module):
         for number, block in enumerate(self.blocks):
             x, cache.layers[number] = block(x, angles, cache.layers[number], None)
         cache.num_scales += 1
-        return self._read(level, x, left_over, previous)[0]
+        return self.read(level, x, left_over, previous)[0]
 
     def scale_inputs(
         self,
@@ -270,6 +300,16 @@ class FrameDecoder(nn.Module):
         modality, index = self.levels[level]
         return self.quantizers[modality].vectors(index)
 
+    def read(
+        self,
+        level: int,
+        x: Float[Tensor, "item place dim"],
+        left_over: Float[Tensor, "item place latent"],
+        previous: Int[Tensor, "item code"],
+    ) -> tuple[Float[Tensor, "item scale_code vocabulary"], Float[Tensor, "item place latent"]]:
+        """Logits of one scale, and the guessed residual; `previous` are all codes of the previous frame."""
+        return self.readouts[level](x, left_over, self.vectors(level), previous[:, self.slices[level]])
+
     def _remember(self, state: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [block.attention.keys_values(state, self.state_angles) for block in self.blocks]
 
@@ -289,6 +329,3 @@ class FrameDecoder(nn.Module):
         maps = torch.cat((partial, left_over, quantizer.to_scale(old[1], index)), 1)
         tokens = self.inputs[modality](index, maps, old_code)
         return tokens, left_over.flatten(2).transpose(1, 2)
-
-    def _read(self, level: int, x: Tensor, left_over: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
-        return self.readouts[level](x, left_over, self.vectors(level), previous[:, self.slices[level]])

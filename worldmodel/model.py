@@ -104,7 +104,7 @@ class WorldModel(nn.Module):
         self.trunk = Trunk(settings.trunk, settings.window_frames, places)
         self.decoder = FrameDecoder(settings.decoder, quantizers, grids, places, settings.copy_bias)
         for part in (self.embeddings, self.trunk, self.decoder):  # and not the trained quantizers
-            part.apply(_initialise)
+            part.apply(initialise)
 
     def train(self, mode: bool = True) -> "WorldModel":
         """Training mode for everything but the frozen codecs, whose codebooks must not move."""
@@ -170,7 +170,7 @@ class WorldModel(nn.Module):
         return self.trunk.read(tokens, cache.trunk)[:, -1]
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """Normal weights of variance 1 / fan-in and zero biases; readouts start as a copy."""
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)

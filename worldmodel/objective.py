@@ -1,7 +1,7 @@
 """What a run of the world model minimises: the next frame's codes, and the heads on views of the clip."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from worldmodel.attention import Block
 from worldmodel.cache.latents import CodeBatch
+from worldmodel.decoder import ScalePrediction
 from worldmodel.frame_group import FrameGroup
 from worldmodel.heads.arrow_of_time import ArrowOfTime
 from worldmodel.heads.correspondence import Correspondence
@@ -45,6 +46,31 @@ class NextFrame:
     right: Tensor
     error: Tensor
     log_z: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        predictions: Sequence[ScalePrediction],
+        previous: Int[Tensor, "item code"],
+        target: Int[Tensor, "item code"],
+        counted: Bool[Tensor, "batch frame code"],
+    ) -> "NextFrame":
+        """Hold what was predicted of all scales against the codes that came; an item is a frame of the batch."""
+        parts = target.split([x.error.shape[1] for x in predictions], 1)
+        pairs = list(zip(predictions, parts, strict=True))
+        nats = [F.cross_entropy(x.logits.transpose(1, 2), part, reduction="none") for x, part in pairs]
+        # The cross-entropy is the logarithm of the sum of all exponentials without the logit of the target.
+        log_z = [n + x.logits.gather(2, part[..., None])[..., 0] for n, (x, part) in zip(nats, pairs, strict=True)]
+        right = [x.logits.argmax(-1) == part for x, part in pairs]
+        shape = counted.shape[:2]
+        return cls(
+            torch.cat(nats, 1).unflatten(0, shape),
+            counted,
+            (previous != target).unflatten(0, shape),
+            torch.cat(right, 1).unflatten(0, shape),
+            torch.cat([x.error for x in predictions], 1).unflatten(0, shape),
+            torch.cat(log_z, 1).unflatten(0, shape),
+        )
 
     def bits_per_frame(self) -> Float[Tensor, ""]:
         """Mean number of bits to tell the next frame's codes."""
@@ -129,7 +155,7 @@ class WorldObjective(nn.Module):
         codes = torch.cat((batch.picture, batch.sound), 2)
         settings = self.model.settings
         context = corrupt(codes, settings.context_noise, self._vocabularies()) if self.training else codes
-        frames = self._drawn_frames(codes) if self.training else None
+        frames = self.drawn_frames(codes) if self.training else None
         num_own = self._num_own(len(codes))
         if num_own:
             context = self._imagined_context(context, batch.has_sound, frames, num_own)
@@ -163,26 +189,12 @@ class WorldObjective(nn.Module):
             frames = torch.arange(codes.shape[1] - 1, device=codes.device)
         previous, target = context[:, frames].flatten(0, 1), codes[:, frames + 1].flatten(0, 1)
         predictions = self.model.decoder(states[:, frames].flatten(0, 1), previous, target)
-        parts = [target[:, columns] for columns in self.model.decoder.slices]
-        pairs = list(zip(predictions, parts, strict=True))
-        nats = [F.cross_entropy(x.logits.transpose(1, 2), part, reduction="none") for x, part in pairs]
-        # The cross-entropy is the logarithm of the sum of all exponentials without the logit of the target.
-        log_z = [n + x.logits.gather(2, part[..., None])[..., 0] for n, (x, part) in zip(nats, pairs, strict=True)]
-        right = [x.logits.argmax(-1) == part for x, part in pairs]
-        shape = (len(codes), len(frames))
         counted = torch.ones_like(codes[:, frames], dtype=torch.bool)
         for part in self.model.decoder.parts[1:]:
             counted[..., part] = has_sound[:, None, None]
-        return NextFrame(
-            torch.cat(nats, 1).unflatten(0, shape),
-            counted,
-            (previous != target).unflatten(0, shape),
-            torch.cat(right, 1).unflatten(0, shape),
-            torch.cat([x.error for x in predictions], 1).unflatten(0, shape),
-            torch.cat(log_z, 1).unflatten(0, shape),
-        )
+        return NextFrame.of(predictions, previous, target, counted)
 
-    def _drawn_frames(self, codes: Tensor) -> Tensor | None:
+    def drawn_frames(self, codes: Tensor) -> Tensor | None:
         """A random few frames; the decoder is the larger part of the cost, and the gradient is the same on average."""
         num_steps, count = codes.shape[1] - 1, self.model.settings.decoded_frames
         return torch.randperm(num_steps, device=codes.device)[:count] if 0 < count < num_steps else None

@@ -138,7 +138,7 @@ def test_a_coin_per_frame_costs_one_bit():
     assert 0.95 < bits < 1.3
 
 
-def test_only_drawn_frames_are_decoded_while_training_and_all_when_evaluating(monkeypatch: pytest.MonkeyPatch):
+def test_onlydrawn_frames_are_decoded_while_training_and_all_when_evaluating(monkeypatch: pytest.MonkeyPatch):
     objective, batch = objective_of(replace(ALL, decoded_frames=3)), batch_of(2)
     forward, sizes = objective.model.decoder.forward, []
 
@@ -153,14 +153,14 @@ def test_only_drawn_frames_are_decoded_while_training_and_all_when_evaluating(mo
 
 
 @torch.no_grad()
-def test_drawn_frames_are_frames_of_the_clip_and_every_one_is_drawn():
+def testdrawn_frames_are_frames_of_the_clip_and_every_one_is_drawn():
     objective, batch = objective_of(replace(ALL, decoded_frames=2)), batch_of(1)
     codes = torch.cat((batch.picture, batch.sound), 2)
     states = objective.model.states(codes, batch.has_sound)
     whole = objective.next_frame(states, codes, codes, batch.has_sound)
     totals, drawn = whole.nats[0].sum(-1), set()
     for _ in range(20):
-        frames = objective._drawn_frames(codes)
+        frames = objective.drawn_frames(codes)
         some = objective.next_frame(states, codes, codes, batch.has_sound, frames).nats[0].sum(-1)
         found = (some[:, None] - totals).abs().argmin(1)
         torch.testing.assert_close(some, totals[found])

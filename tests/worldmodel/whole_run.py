@@ -85,3 +85,11 @@ def make_whole_run(folder: Path) -> WholeRun:
     encode_videos(source, codecs, whole.cache, BuildOptions(HELDOUT, thumbnail_side=THUMBNAIL, progress=False))
     train_world(whole.settings)
     return whole
+
+
+def make_pictures(whole: WholeRun, cache: Path) -> Path:
+    """A cache of the same videos without their sound."""
+    codecs = [load_codec(whole.picture)]
+    source = VideoSource(find_videos(whole.videos), clip_settings(codecs, CLIP_FRAMES))
+    encode_videos(source, codecs, cache, BuildOptions(HELDOUT, thumbnail_side=THUMBNAIL, progress=False))
+    return cache

@@ -1,9 +1,7 @@
 """The stages of a variant, each left out where its result is there: codec, latent cache, world model, measures."""
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +51,10 @@ def _stage(plan: Plan, title: str, done: bool, make: Callable[[], object]) -> No
 
 
 def _train(command: Callable[..., TrainResult], settings: Any) -> None:
-    with _stopping() as stop:
+    with signals.stopping() as stop:
         resumed = checkpoint.newest(Path(settings.run), tell=False) is not None
         if command(settings, resumed, stop).interrupted:
             raise KeyboardInterrupt
-
-
-@contextmanager
-def _stopping() -> Iterator[signals.StopRequest]:
-    """Signals save the training while it runs, and end the program at once before and after."""
-    names = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {name: signal.getsignal(name) for name in names}
-    try:
-        yield signals.install()
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 def _steps(run: Path) -> int:

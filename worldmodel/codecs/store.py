@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from streams.settings import ClipSettings
@@ -29,6 +29,7 @@ from worldmodel.settings import (
     Tokens1dSettings,
     TransformerSettings,
 )
+from worldmodel.tensors import write_tensors
 
 PictureCodec = PictureVQ | PictureDCT
 Codec = PictureCodec | SoundVQ
@@ -95,7 +96,7 @@ def _save_codec(run: Path, codec: Codec) -> str:
         "clips": dataclasses.asdict(codec.clips),
     }
     partial = run / f"{WEIGHTS}.partial"
-    save_file({name: tensor.contiguous() for name, tensor in codec.state_dict().items()}, partial)
+    write_tensors({name: tensor.contiguous() for name, tensor in codec.state_dict().items()}, partial)
     partial.replace(run / WEIGHTS)
     partial = run / f"{DESCRIPTION}.partial"
     partial.write_text(json.dumps(description, indent=2), encoding="utf-8")

@@ -1,6 +1,6 @@
 """How rollouts of many clips fare with their length: distance to the true frames, and drift of their codes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,8 @@ from worldmodel.evaluation.metrics import code_divergence_bits, psnr
 from worldmodel.rollouts.rollout import roll_out
 from worldmodel.settings import EvaluateSettings
 
+# What gives the codes after a prompt, of a model, of clips with sound or without, as the settings say.
+Imagine = Callable[[CodedModel, Tensor, Tensor, EvaluateSettings, torch.Generator], Tensor]
 BATCH_CLIPS = 16
 ROLLOUT, COPY, CODEC = "rollout", "copy of the last frame", "codec"
 LARGEST_PSNR = 60.0  # a frame that stands still is copied without any error: one clip must not decide the mean
@@ -54,13 +56,28 @@ class Horizons:
         return lines
 
 
-def measure_horizons(coded: CodedModel, source: VideoSource, settings: EvaluateSettings) -> Horizons:
+def imagine_codes(
+    coded: CodedModel,
+    prompt: Int[Tensor, "batch frame code"],
+    has_sound: Bool[Tensor, " batch"],
+    settings: EvaluateSettings,
+    generator: torch.Generator,
+) -> Int[Tensor, "batch horizon code"]:
+    """Codes of the frames after the prompt."""
+    frames = roll_out(coded.model, prompt, has_sound, settings.sampling, generator)
+    return torch.stack(list(islice(frames, settings.horizon)), 1)
+
+
+def measure_horizons(
+    coded: CodedModel, source: VideoSource, settings: EvaluateSettings, imagine: Imagine = imagine_codes
+) -> Horizons:
     """Roll out evenly spaced clips of context and horizon.
 
     Args:
         coded: model and codecs.
         source: clips as long as context and horizon together.
         settings: how much of what is imagined how.
+        imagine: gives the codes after a prompt.
     """
     count, context = min(settings.num_clips, len(source)), settings.context_frames
     indices = np.linspace(0, len(source) - 1, count).astype(int)
@@ -73,7 +90,7 @@ def measure_horizons(coded: CodedModel, source: VideoSource, settings: EvaluateS
         batch = source.collate(clips)
         true = encode_clips(coded, batch)
         prompt, after = true[:, :context], true[:, context:]
-        imagined = imagine_codes(coded, prompt, batch.has_sound, settings, generator)
+        imagined = imagine(coded, prompt, batch.has_sound, settings, generator)
         frames = batch.frames[:, context:]
         pictures = {ROLLOUT: show(coded, imagined), CODEC: show(coded, after)}
         pictures[COPY] = batch.frames[:, context - 1 : context].expand_as(frames)
@@ -94,18 +111,6 @@ def divergence(
     """How differently codes are used, frame by frame, in bits."""
     frames = zip(codes.swapaxes(0, 1), truth.swapaxes(0, 1), strict=True)
     return np.array([code_divergence_bits(*pair, slices) for pair in frames])
-
-
-def imagine_codes(
-    coded: CodedModel,
-    prompt: Int[Tensor, "batch frame code"],
-    has_sound: Bool[Tensor, " batch"],
-    settings: EvaluateSettings,
-    generator: torch.Generator,
-) -> Int[Tensor, "batch horizon code"]:
-    """Codes of the frames after the prompt."""
-    frames = roll_out(coded.model, prompt, has_sound, settings.sampling, generator)
-    return torch.stack(list(islice(frames, settings.horizon)), 1)
 
 
 def show(coded: CodedModel, codes: Int[Tensor, "batch frame code"]) -> UInt8[Tensor, "batch frame 3 height width"]:

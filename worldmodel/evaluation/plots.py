@@ -119,6 +119,23 @@ def plot_efficiencies(counts: Sequence[int], curves: dict[str, dict[str, list[fl
     save(figure, path)
 
 
+def plot_candidates(bits: dict[str, tuple[float, float, float]], psnr: dict[str, dict[int, float]], path: Path) -> None:
+    """Bits per frame as (mean, low, high) beside PSNR by horizon, a bar and a line for each name, as a PNG."""
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    bars, lines = figure.subplots(1, 2)
+    for name, (mean, low, high) in reversed(bits.items()):
+        bars.barh(name, mean, color="lightsteelblue")
+        bars.plot([low, high], [name, name], color="black")
+    bars.set_xlabel("bits per frame")
+    for name, values in psnr.items():
+        lines.plot(list(values), list(values.values()), "o-", label=name, markersize=3)
+    lines.set_xlabel("frames imagined")
+    lines.set_ylabel("PSNR (dB)")
+    lines.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    lines.grid(alpha=0.3)
+    save(figure, path)
+
+
 def plot_kills(losses: Sequence[tuple[int, float]], kills: Sequence[tuple[int, str, str]], path: Path) -> None:
     """Losses as (step, loss), repeated steps too, with the kills as (step, target, signal) marked on them, as a PNG."""
     figure = Figure(figsize=(9, 4), layout="constrained")

@@ -14,6 +14,7 @@ from streams.videos import VideoSource
 from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource, require_codec
 from worldmodel.data import opened_cache
 from worldmodel.errors import CacheError, SettingsError
+from worldmodel.evaluation.films import CodedModel
 from worldmodel.evaluation.horizons import COPY, ROLLOUT, measure_horizons
 from worldmodel.evaluation.metrics import bootstrap_interval
 from worldmodel.evaluation.plots import plot_horizons
@@ -118,7 +119,7 @@ def measure_rollouts(run: LoadedRun, cache: LatentCache, settings: EvaluateSetti
     ]
 
 
-def heldout_videos(run: LoadedRun, cache: LatentCache, num_frames: int) -> VideoSource:
+def heldout_videos(coded: CodedModel, cache: LatentCache, num_frames: int) -> VideoSource:
     """The held-out videos of a cache as clips long enough for a rollout.
 
     Raises:
@@ -130,7 +131,7 @@ def heldout_videos(run: LoadedRun, cache: LatentCache, num_frames: int) -> Video
     if not paths or missing:
         what = f"{missing[0]} is not there any more" if missing else "none was held out"
         raise CacheError(f"the held-out videos of {cache.path} cannot be read: {what}; build the cache again")
-    return VideoSource(paths, replace(run.picture.clips, num_frames=num_frames))
+    return VideoSource(paths, replace(coded.picture.clips, num_frames=num_frames))
 
 
 @torch.no_grad()

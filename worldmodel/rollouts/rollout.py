@@ -91,12 +91,23 @@ def imagine_frame(
         if alone is not None and apart is not None:
             without = decoder.step(alone, previous, codes, apart)
             logits = without + sampling.guidance * (logits - without)
-        if 0 <= decoder.finest_level - level < sampling.moved_scales:
-            chosen = move_codes(logits, sampling, level, decoder.vectors(level), previous[:, columns], threshold)
-        else:
-            chosen = sample_codes(logits, sampling, level, generator)
-        codes[:, columns] = chosen
+        codes[:, columns] = choose_codes(decoder, level, logits, previous[:, columns], sampling, threshold, generator)
     return codes
+
+
+def choose_codes(
+    decoder: ScaleDecoder,
+    level: int,
+    logits: Float[Tensor, "item code vocabulary"],
+    previous: Int[Tensor, "item code"],
+    sampling: SamplingSettings,
+    threshold: Float[Tensor, "item 1"],
+    generator: torch.Generator | None = None,
+) -> Int[Tensor, "item code"]:
+    """Codes of one scale, moved together where the settings say so; `threshold` is shared by a frame's scales."""
+    if 0 <= decoder.finest_level - level < sampling.moved_scales:
+        return move_codes(logits, sampling, level, decoder.vectors(level), previous, threshold)
+    return sample_codes(logits, sampling, level, generator)
 
 
 @torch.no_grad()

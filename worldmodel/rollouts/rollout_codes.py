@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from jaxtyping import Int, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from worldmodel.errors import CacheError
 from worldmodel.layout import Scale
+from worldmodel.tensors import write_tensors
 
 FORMAT = "worldmodel rollout 1"
 
@@ -56,7 +56,7 @@ class RolloutCodes:
         }
         tensors = {"codes": self.codes.int().cpu().contiguous(), "generator_state": self.generator_state.cpu()}
         partial = path.with_name(f".{path.name}.partial")
-        save_file(tensors, partial, metadata)
+        write_tensors(tensors, partial, metadata)
         partial.replace(path)
 
 

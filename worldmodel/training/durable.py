@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from worldmodel.tensors import write_tensors
 
 
 def sync(path: Path) -> None:
@@ -25,7 +26,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> str:
     Raises:
         OSError, SafetensorError: the disk is full, the folder cannot be written, or something else came back.
     """
-    save_file(tensors, path)
+    write_tensors(tensors, path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 # sysexits' EX_TEMPFAIL: the program stopped at a signal, its checkpoint is saved, and it is to be started again.
@@ -51,6 +53,18 @@ def install(names: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGUSR1")) -> StopRe
         signal.signal(signal.Signals[name], stop.handle)
     follow_launcher(signal.SIGKILL)  # nothing is there yet to be saved
     return stop
+
+
+@contextmanager
+def stopping() -> Iterator[StopRequest]:
+    """Signals save a training while it runs, and end the program at once before and after."""
+    names = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    before = {name: signal.getsignal(name) for name in names}
+    try:
+        yield install()
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def follow_launcher(number: signal.Signals) -> None:

@@ -1,0 +1,1 @@
+"""Structures of the world model against each other: equal data, equal training operations."""

@@ -1,0 +1,47 @@
+"""The table of an ablation, and its picture: a line for each candidate."""
+
+from pathlib import Path
+from typing import Any
+
+from worldmodel.evaluation.plots import plot_candidates
+
+Measures = dict[str, Any]
+
+
+def table(candidates: dict[str, Measures]) -> list[str]:
+    """The measures of candidates as lines of markdown."""
+    first = next(iter(candidates.values()))
+    horizons = list(first["copy_psnr"])
+    heads = ["candidate", "parameters", "steps", "bits per frame", "(95 %)", "of codes that change", "clips/s trained"]
+    heads += ["frames/s imagined", "sampling", *(f"PSNR at {each}" for each in horizons), "codes that change"]
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    copies = [f"{value:.2f}" for value in first["copy_psnr"].values()]
+    lines.append(_row(["copy of the last frame", *[""] * 8, *copies, "0.0%"]))
+    lines.append(_row(["truth", *[""] * (8 + len(horizons)), f"{first['true_changes']:.1%}"]))
+    for name, found in candidates.items():
+        cells = [name, f"{found['parameters'] / 1e6:.2f} M", str(found["steps"]), f"{found['bits']:.1f}"]
+        cells += ["{:.1f} … {:.1f}".format(*found["bits_interval"]), f"{found['changed_bits']:.1f}"]
+        cells += [f"{found['train_clips_per_second']:.1f}", f"{found['rollout_frames_per_second']:.1f}"]
+        for sampling, rollout in found["rollouts"].items():
+            values = [f"{rollout['psnr'][each]:.2f}" for each in horizons]
+            lines.append(_row([*cells, sampling, *values, f"{rollout['changes']:.1%}"]))
+            cells = [""] * len(cells)
+    return lines
+
+
+def draw(candidates: dict[str, Measures], path: Path) -> None:
+    """Bits of all candidates, and their PSNR over the horizon in the way of drawing that each does best with."""
+    bits = {name: (found["bits"], *found["bits_interval"]) for name, found in candidates.items()}
+    psnr = {"copy of the last frame": _by_horizon(next(iter(candidates.values()))["copy_psnr"])}
+    for name, found in candidates.items():
+        best = max((rollout["psnr"] for rollout in found["rollouts"].values()), key=lambda each: sum(each.values()))
+        psnr[name] = _by_horizon(best)
+    plot_candidates(bits, psnr, path)
+
+
+def _by_horizon(values: dict[str, float]) -> dict[int, float]:
+    return {int(horizon): value for horizon, value in values.items()}
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
