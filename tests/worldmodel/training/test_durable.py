@@ -32,7 +32,7 @@ def test_a_disk_that_gives_back_something_else_is_found(tmp_path: Path, monkeypa
     def lose_a_bit(tensors: dict[str, torch.Tensor], path: Path) -> None:
         save_file({name: value ^ 1 for name, value in tensors.items()}, path)
 
-    monkeypatch.setattr(durable, "save_file", lose_a_bit)
+    monkeypatch.setattr(durable, "write_tensors", lose_a_bit)
     with pytest.raises(OSError, match="does not hold what was written: a differs"):
         durable.save_tensors({"a": torch.arange(5)}, tmp_path / "tensors")
 
