@@ -19,6 +19,7 @@ from worldmodel.evaluation.pictures import frame_pictures
 MAX_QUALITY = 95  # libjpeg's advice; beyond it files grow and pictures do not
 SHRINKS = (1, 2, 4)  # a small picture enlarged is often better than a large one with few bits
 CRF_ROUNDS = 11
+SCAN, HUFFMAN, END = 0xDA, 0xC4, b"\xff\xd9"  # second bytes of markers, and the last marker
 
 Clips = UInt8[Tensor, "clip frame 3 height width"]
 
@@ -43,8 +44,8 @@ class Reference:
 def jpeg_with(clips: Clips, bits_per_frame: float) -> Reference:
     """Every frame as a JPEG, the best of three sizes, with one quality for all frames and one more for some of them.
 
-    Only the entropy-coded part of a file counts: headers, quantisation and Huffman tables (optimised for each file) are
-    given for nothing, as the weights of a learned codec are.
+    What is the same for all files is given for nothing, as the weights of a learned codec are: headers, quantisation
+    tables and the standard's Huffman tables. Each file has those or its own, which count, whichever is smaller.
 
     Args:
         clips: frames.
@@ -85,11 +86,31 @@ def h264_with(clips: Clips, frames_per_second: float, bits_per_frame: float) -> 
     return Reference(frames, bits, f"crf {best:.1f}", bits <= bits_per_frame)
 
 
-def scan_bits(jpeg: bytes) -> int:
-    """Bits of the entropy-coded part of a baseline JPEG: what follows the header of its scan, to the end marker."""
-    start = jpeg.index(b"\xff\xda") + 2
-    start += int.from_bytes(jpeg[start : start + 2], "big")
-    return 8 * (len(jpeg) - start - 2)
+def coded_bits(jpeg: bytes) -> int:
+    """Bits of a baseline JPEG that its picture decides: the data of its scan, and Huffman tables of its own.
+
+    A decoder knows the standard's tables (ITU-T T.81, annex K.3) beforehand, but not those made for one file.
+    """
+    segments, scan = _segments(jpeg)
+    own = [segment for segment in segments if segment[1] == HUFFMAN and segment not in standard_tables()]
+    return 8 * (len(jpeg) - scan - len(END) + sum(map(len, own)))
+
+
+@cache
+def standard_tables() -> frozenset[bytes]:
+    """Segments of the Huffman tables that libjpeg writes if it makes none of its own."""
+    segments, _ = _segments(_file(Image.new("RGB", (8, 8)), 50, optimize=False))
+    return frozenset(segment for segment in segments if segment[1] == HUFFMAN)
+
+
+def _segments(jpeg: bytes) -> tuple[list[bytes], int]:
+    """All segments between the start marker and the scan's data, with their markers, and where the data begin."""
+    place, found = 2, list[bytes]()
+    while not found or found[-1][1] != SCAN:
+        stop = place + 2 + int.from_bytes(jpeg[place + 2 : place + 4], "big")
+        found.append(jpeg[place:stop])
+        place = stop
+    return found, place
 
 
 def _jpeg_of_size(clips: Clips, shrink: int, bits_per_frame: float) -> Reference:
@@ -103,7 +124,7 @@ def _jpeg_of_size(clips: Clips, shrink: int, bits_per_frame: float) -> Reference
         return [_jpeg(picture, quality) for picture in small]
 
     def mean_bits(quality: int) -> float:
-        return float(np.mean([scan_bits(file) for file in files(quality)]))
+        return float(np.mean([coded_bits(file) for file in files(quality)]))
 
     quality = _largest(lambda quality: mean_bits(quality) <= bits_per_frame, 1, MAX_QUALITY)
     chosen = files(quality)
@@ -113,23 +134,28 @@ def _jpeg_of_size(clips: Clips, shrink: int, bits_per_frame: float) -> Reference
     shown = [Image.open(io.BytesIO(file)).convert("RGB") for file in chosen]
     pictures = np.stack([np.asarray(each.resize((width, height), Image.Resampling.BICUBIC)) for each in shown])
     frames = torch.from_numpy(pictures).permute(0, 3, 1, 2).unflatten(0, clips.shape[:2])
-    bits = float(np.mean([scan_bits(file) for file in chosen]))
+    bits = float(np.mean([coded_bits(file) for file in chosen]))
     return Reference(frames, bits, f"quality {quality}, {size[0]}x{size[1]}", bits <= bits_per_frame)
 
 
 def _with_some_better(chosen: list[bytes], better: list[bytes], bits_per_frame: float, share: float) -> list[bytes]:
     """A share of the files, spread evenly, replaced by better ones while the mean stays within its bits."""
-    mixed, spare = list(chosen), bits_per_frame * len(chosen) - sum(map(scan_bits, chosen))
+    mixed, spare = list(chosen), bits_per_frame * len(chosen) - sum(map(coded_bits, chosen))
     for number in range(len(chosen)):
-        more = scan_bits(better[number]) - scan_bits(chosen[number])
+        more = coded_bits(better[number]) - coded_bits(chosen[number])
         if int((number + 1) * share) > int(number * share) and more <= spare:
             mixed[number], spare = better[number], spare - more
     return mixed
 
 
 def _jpeg(picture: Image.Image, quality: int) -> bytes:
+    """The smaller of two files: with the standard's Huffman tables, or with its own."""
+    return min((_file(picture, quality, optimize) for optimize in (False, True)), key=coded_bits)
+
+
+def _file(picture: Image.Image, quality: int, optimize: bool) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality, optimize=True)
+    picture.save(buffer, "JPEG", quality=quality, optimize=optimize)
     return buffer.getvalue()
 
 
