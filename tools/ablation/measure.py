@@ -103,7 +103,7 @@ def measure_rollouts(
             horizon=settings.horizon,
             sampling=SAMPLINGS[name],
         )
-        horizons = measure_horizons(coded, source, evaluate, moves.imagine)
+        horizons = measure_horizons(coded, source, evaluate, torch.device("cpu"), moves.imagine)
         psnr, copies = horizons.psnr[ROLLOUT].mean(0), horizons.psnr[COPY]
         rollouts[name] = {
             "psnr": {str(horizon): float(psnr[horizon - 1]) for horizon in shown},

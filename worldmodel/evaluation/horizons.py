@@ -69,7 +69,11 @@ def imagine_codes(
 
 
 def measure_horizons(
-    coded: CodedModel, source: VideoSource, settings: EvaluateSettings, imagine: Imagine = imagine_codes
+    coded: CodedModel,
+    source: VideoSource,
+    settings: EvaluateSettings,
+    device: torch.device,
+    imagine: Imagine = imagine_codes,
 ) -> Horizons:
     """Roll out evenly spaced clips of context and horizon.
 
@@ -77,6 +81,7 @@ def measure_horizons(
         coded: model and codecs.
         source: clips as long as context and horizon together.
         settings: how much of what is imagined how.
+        device: where model and codecs are.
         imagine: gives the codes after a prompt.
     """
     count, context = min(settings.num_clips, len(source)), settings.context_frames
@@ -84,20 +89,20 @@ def measure_horizons(
     num_picture = coded.picture.pyramid.num_codes
     found: dict[str, list[np.ndarray]] = {ROLLOUT: [], COPY: [], CODEC: []}
     codes: dict[str, list[np.ndarray]] = {ROLLOUT: [], COPY: [], CODEC: []}
-    generator = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator(device).manual_seed(settings.seed)
     for start in tqdm(range(0, count, BATCH_CLIPS), "rollouts", unit="batch"):
         clips = [source.read(int(i), np.random.default_rng(0)) for i in indices[start : start + BATCH_CLIPS]]
         batch = source.collate(clips)
-        true = encode_clips(coded, batch)
+        true = encode_clips(coded, batch.to(device))
         prompt, after = true[:, :context], true[:, context:]
-        imagined = imagine(coded, prompt, batch.has_sound, settings, generator)
+        imagined = imagine(coded, prompt, batch.has_sound.to(device), settings, generator)
         frames = batch.frames[:, context:]
         pictures = {ROLLOUT: show(coded, imagined), CODEC: show(coded, after)}
         pictures[COPY] = batch.frames[:, context - 1 : context].expand_as(frames)
         for name, shown in pictures.items():
             found[name].append(psnr(shown, frames))
         for name, each in {ROLLOUT: imagined, COPY: prompt[:, -1:].expand_as(after), CODEC: after}.items():
-            codes[name].append(each[..., :num_picture].numpy())
+            codes[name].append(each[..., :num_picture].cpu().numpy())
     joined = {name: np.concatenate(parts) for name, parts in codes.items()}
     return Horizons(
         {name: np.concatenate(values).clip(max=LARGEST_PSNR) for name, values in found.items()},
@@ -114,5 +119,5 @@ def divergence(
 
 
 def show(coded: CodedModel, codes: Int[Tensor, "batch frame code"]) -> UInt8[Tensor, "batch frame 3 height width"]:
-    """What the codes look like."""
-    return to_uint8(coded.picture.decode(codes[..., : coded.picture.pyramid.num_codes]))
+    """What the codes look like, on the CPU."""
+    return to_uint8(coded.picture.decode(codes[..., : coded.picture.pyramid.num_codes])).cpu()

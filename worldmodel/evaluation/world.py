@@ -19,6 +19,7 @@ from worldmodel.evaluation.horizons import COPY, ROLLOUT, measure_horizons
 from worldmodel.evaluation.metrics import bootstrap_interval
 from worldmodel.evaluation.plots import plot_horizons
 from worldmodel.objective import WorldObjective
+from worldmodel.rollouts.imagination import find_device
 from worldmodel.rollouts.sampling import check_sampling
 from worldmodel.run import LoadedRun, load_run
 from worldmodel.settings import EvaluateSettings
@@ -65,7 +66,7 @@ def evaluate_run(settings: EvaluateSettings) -> bool:
         if getattr(settings, name) < least:
             raise SettingsError(f"{name}={getattr(settings, name)} is out of range: it must be {least} or more")
     torch.manual_seed(settings.seed)
-    run = load_run(settings.run)
+    run = load_run(settings.run, str(find_device(settings.device)))
     check_sampling(settings.sampling, len(run.model.decoder.slices))
     codecs = [codec for codec in (run.picture, run.sound) if codec is not None]
     source = run.settings if settings.cache is None else replace(run.settings, cache=settings.cache, videos=None)
@@ -99,7 +100,7 @@ def measure_rollouts(run: LoadedRun, cache: LatentCache, settings: EvaluateSetti
     Also prints how far the codes of rollouts drift, and writes evaluation.png and evaluation.csv.
     """
     source = heldout_videos(run, cache, settings.context_frames + settings.horizon)
-    horizons = measure_horizons(run, source, settings)
+    horizons = measure_horizons(run, source, settings, next(run.objective.parameters()).device)
     source.close()
     plot_horizons(
         horizons.psnr, horizons.divergence, run.picture.clips.frames_per_second, Path(settings.run) / "evaluation.png"
@@ -142,22 +143,22 @@ def measure_codes(run: LoadedRun, cache: LatentCache, settings: EvaluateSettings
     indices = np.linspace(0, len(source) - 1, count).astype(int)
     own, shuffled, unigram = [], [], []
     scores: dict[str, list[np.ndarray]] = {}
-    frequencies = unigram_bits(run, cache)
+    frequencies, device = unigram_bits(run, cache), next(run.objective.parameters()).device
     for start in tqdm(range(0, count, BATCH_CLIPS), "codes", unit="batch"):
         items = [source.read(int(i), np.random.default_rng(0)) for i in indices[start : start + BATCH_CLIPS]]
         if len(items) < 2:
             break  # nothing to shuffle with
-        batch = source.collate(items)
+        batch = source.collate(items).to(device)
         codes = torch.cat((batch.picture, batch.sound), 2)
         own.append(bits_of_clips(run.objective, codes, codes, batch))
         shuffled.append(bits_of_clips(run.objective, codes.roll(1, 0), codes, batch))
-        counted = torch.ones_like(codes[:, 1:], dtype=torch.bool)
-        counted[..., batch.picture.shape[2] :] = batch.has_sound[:, None, None]
-        each = frequencies[torch.arange(codes.shape[2]), codes[:, 1:]]
+        counted = torch.ones(codes[:, 1:].shape, dtype=torch.bool)
+        counted[..., batch.picture.shape[2] :] = batch.has_sound.cpu()[:, None, None]
+        each = frequencies[torch.arange(codes.shape[2]), codes[:, 1:].cpu()]
         unigram.append((each * counted).sum(-1).mean(1).numpy())
         states = run.model.states(codes, batch.has_sound)
         for name, result in run.objective.head_results(batch, states, codes, len(items)).items():
-            scores.setdefault(name, []).append(result.scores.float().numpy())
+            scores.setdefault(name, []).append(result.scores.float().cpu().numpy())
     if not own:
         raise CacheError(f"{cache.path} has one held-out clip: comparing needs two, build it with more videos")
     ours = np.concatenate(own)
@@ -184,7 +185,7 @@ def bits_of_clips(
     """Mean bits per frame of every clip, given a context (its own, or another's)."""
     states = objective.model.states(context, batch.has_sound)
     found = objective.next_frame(states, context, codes, batch.has_sound)
-    return ((found.nats * found.counted).sum(-1).mean(1) / np.log(2)).numpy()
+    return ((found.nats * found.counted).sum(-1).mean(1) / np.log(2)).cpu().numpy()
 
 
 def unigram_bits(run: LoadedRun, cache: LatentCache) -> Float[Tensor, "code vocabulary"]:

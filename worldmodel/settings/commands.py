@@ -144,6 +144,7 @@ class EvaluateSettings:
         num_clips: most clips that are measured.
         seed: of the draws and of the bootstrap.
         sampling: how codes are drawn.
+        device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
     """
 
     run: str
@@ -153,6 +154,7 @@ class EvaluateSettings:
     num_clips: int = 144
     seed: int = 0
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    device: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_imagined_codes_are_those_after_the_prompt(run: LoadedRun, source: Video
 
 
 def test_every_horizon_is_compared_with_the_true_frame_there(run: LoadedRun, source: VideoSource, whole_run: WholeRun):
-    found = measure_horizons(run, source, settings_of(whole_run, num_clips=2))
+    found = measure_horizons(run, source, settings_of(whole_run, num_clips=2), torch.device("cpu"))
     clip = source.read(0, np.random.default_rng(0)).frames
     copied = [psnr(clip[3], clip[4 + horizon]) for horizon in range(3)]
     np.testing.assert_allclose(found.psnr[COPY][0], np.minimum(copied, 60.0))

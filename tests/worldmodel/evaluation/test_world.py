@@ -190,6 +190,11 @@ def test_one_held_out_clip_alone_can_be_measured_or_is_refused_in_words(run: Loa
         measure_codes(run, cache, settings_of(whole_run, num_clips=1))
 
 
+def test_a_device_that_is_not_here_is_refused(whole_run: WholeRun):
+    with pytest.raises(SettingsError, match="device=cuda is not here: give auto or one of cpu"):
+        evaluate_run(EvaluateSettings(run=str(whole_run.world), device="cuda"))
+
+
 def test_a_cache_of_other_codecs_is_refused(whole_run: WholeRun, tmp_path: Path):
     shutil.copytree(whole_run.cache, tmp_path / "other.zarr")
     path = tmp_path / "other.zarr" / "zarr.json"
