@@ -27,10 +27,8 @@ class ModelCache:
     def branch(self, count: int) -> None:
         """Go on with `count` copies of every rollout, next to each other."""
         if count > 1 and self.codes is not None:
+            self.trunk.branch(len(self.codes), count)
             self.codes = self.codes.repeat_interleave(count, 0)
-            self.trunk.layers = [
-                (key.repeat_interleave(count, 0), value.repeat_interleave(count, 0)) for key, value in self.trunk.layers
-            ]
 
 
 class FrameEmbedding(nn.Module):
@@ -101,7 +99,7 @@ class WorldModel(nn.Module):
             )
             for q, g in zip(quantizers, grids, strict=True)
         )
-        self.trunk = Trunk(settings.trunk, settings.window_frames, places)
+        self.trunk = Trunk(settings.trunk, settings.window_frames, places, settings.factorised)
         self.decoder = FrameDecoder(settings.decoder, quantizers, grids, places, settings.copy_bias)
         for part in (self.embeddings, self.trunk, self.decoder):  # and not the trained quantizers
             part.apply(initialise)

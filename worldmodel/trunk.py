@@ -1,31 +1,61 @@
-"""The trunk: a causal transformer over frames. state[t] is what is known after frame t."""
+"""The trunk: a causal transformer over frames. state[t] is what is known after frame t.
+
+Its blocks attend over all tokens of the window at once, or in turn over the places of a frame and the times of a place
+(factorised: ViViT's model 3, Arnab et al. 2021; for video worlds Genie, Bruce et al. 2024).
+"""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, rotary_angles
+from worldmodel.attention import Block, attend, rotary_angles
 from worldmodel.frame_group import FrameGroup
 from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
 from worldmodel.sight import Sight
 
+# What a block attends over: all tokens of the window, the places of a frame, or the times of a place.
+Axis = Literal["both", "space", "time"]
+
 
 @dataclass
 class TrunkCache:
-    """Keys and values of the frames that the next frame can still see, and the number of frames read so far."""
+    """Keys and values of the frames that the next frame can still see, and the number of frames read so far.
+
+    Attributes:
+        layers: of every block, (item, head, token, channel); an item is a clip, or a place of one.
+    """
 
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     num_frames: int = 0
+
+    def branch(self, num_clips: int, count: int) -> None:
+        """Go on with `count` copies of every clip, next to each other."""
+        copies = lambda x: x.unflatten(0, (num_clips, -1)).repeat_interleave(count, 0).flatten(0, 1)  # noqa: E731
+        self.layers = [(copies(key), copies(value)) for key, value in self.layers]
 
 
 class Trunk(nn.Module):
     """Every token of frame t attends to all tokens of the frames t - window_frames + 1 ... t."""
 
-    def __init__(self, settings: TransformerSettings, window_frames: int, places: Float[Tensor, "token 2"]) -> None:
-        """Build for frames whose tokens stand at `places`, (row, column) from 0 to 1."""
+    def __init__(
+        self,
+        settings: TransformerSettings,
+        window_frames: int,
+        places: Float[Tensor, "token 2"],
+        factorised: bool = False,
+    ) -> None:
+        """Build for frames whose tokens stand at `places`, (row, column) from 0 to 1.
+
+        Args:
+            settings: of the blocks.
+            window_frames: frames that a frame sees, itself included.
+            places: of the tokens of a frame.
+            factorised: blocks attend over space and over time in turn, space first.
+        """
         super().__init__()
         self.window_frames, self.num_tokens = window_frames, len(places)
         self.head_dim = settings.dim // settings.num_heads
@@ -34,6 +64,8 @@ class Trunk(nn.Module):
         self.blocks = Modules[Block](
             Block(settings.dim, settings.num_heads, settings.attention) for _ in range(settings.depth)
         )
+        turn: list[Axis] = ["space", "time"] if factorised else ["both"]
+        self.axes: list[Axis] = [turn[number % len(turn)] for number in range(settings.depth)]
         self.norm = nn.LayerNorm(settings.dim, bias=False)
 
     def forward(self, tokens: Float[Tensor, "batch frame token dim"]) -> Float[Tensor, "batch frame token dim"]:
@@ -45,12 +77,13 @@ class Trunk(nn.Module):
     ) -> Float[Tensor, "batch part token dim"]:
         """States of this process's frames of whole clips, of which the others have as many each; see `forward`."""
         num_frames = tokens.shape[1]
-        angles = self._angles(group.rank * num_frames, num_frames)
-        sight = Sight.of_frames(group.size * num_frames, self.num_tokens, self.window_frames)
-        x = tokens.flatten(1, 2)
-        for block in self.blocks:
-            x, _ = block(x, angles, None, sight, group.attend)
-        return self.norm(x).unflatten(1, (num_frames, self.num_tokens))
+        x = tokens
+        for block, axis in zip(self.blocks, self.axes, strict=True):
+            angles = self._angles(axis, group.rank * num_frames, num_frames)
+            sight, by = self._sight(axis, group.size * num_frames), attend if axis == "space" else group.attend
+            out, _ = block(fold(x, axis), angles, None, sight, by)
+            x = unfold(out, axis, x)
+        return self.norm(x)
 
     def step(self, tokens: Float[Tensor, "batch token dim"], cache: TrunkCache) -> Float[Tensor, "batch token dim"]:
         """State of the next frame; see `read`."""
@@ -65,20 +98,50 @@ class Trunk(nn.Module):
         recomputed when the window slides.
         """
         num_frames = tokens.shape[1]
-        angles = self._angles(cache.num_frames, num_frames)
-        num_past = cache.layers[0][0].shape[2] // self.num_tokens if cache.layers else 0
-        # One frame sees all that is kept.
-        several = Sight.of_frames(num_frames, self.num_tokens, self.window_frames, num_past)
-        sight = several if num_frames > 1 else None
-        keep = (self.window_frames - 1) * self.num_tokens
-        x, layers = tokens.flatten(1, 2), []
-        for index, block in enumerate(self.blocks):
-            past = cache.layers[index] if cache.layers else None
-            x, (key, value) = block(x, angles, past, sight)
+        num_past = min(cache.num_frames, self.window_frames - 1)
+        x, layers = tokens, []
+        for number, (block, axis) in enumerate(zip(self.blocks, self.axes, strict=True)):
+            past = cache.layers[number] if cache.layers and axis != "space" else None
+            # One frame sees all that is kept.
+            sight = self._sight(axis, num_frames, num_past) if num_frames > 1 else None
+            out, (key, value) = block(fold(x, axis), self._angles(axis, cache.num_frames, num_frames), past, sight)
+            keep = self._num_kept(axis)
             layers.append((key[:, :, -keep:], value[:, :, -keep:]) if keep else (key[:, :, :0], value[:, :, :0]))
+            x = unfold(out, axis, x)
         cache.layers, cache.num_frames = layers, cache.num_frames + num_frames
-        return self.norm(x).unflatten(1, (num_frames, self.num_tokens))
+        return self.norm(x)
 
-    def _angles(self, start: int, num_frames: int) -> Tensor:
-        time = torch.arange(start, start + num_frames, device=self.places.device).repeat_interleave(self.num_tokens)
-        return rotary_angles(time.double(), self.places.repeat(num_frames, 1), self.head_dim)
+    def _num_kept(self, axis: Axis) -> int:
+        """Tokens of an item that the next frame's tokens see."""
+        return {"both": self.num_tokens, "time": 1, "space": 0}[axis] * (self.window_frames - 1)
+
+    def _sight(self, axis: Axis, num_frames: int, num_past: int = 0) -> Sight | None:
+        if axis == "space":
+            return None
+        return Sight.of_frames(num_frames, self.num_tokens if axis == "both" else 1, self.window_frames, num_past)
+
+    def _angles(self, axis: Axis, start: int, num_frames: int) -> Tensor:
+        """Of the tokens of an item; along one axis they differ in nothing else."""
+        times = torch.arange(start, start + num_frames, device=self.places.device).double()
+        if axis == "space":
+            return rotary_angles(torch.zeros_like(self.places[:, 0]).double(), self.places, self.head_dim)
+        if axis == "time":
+            return rotary_angles(times, self.places.new_zeros(num_frames, 2), self.head_dim)
+        return rotary_angles(times.repeat_interleave(self.num_tokens), self.places.repeat(num_frames, 1), self.head_dim)
+
+
+def fold(x: Float[Tensor, "batch frame token dim"], axis: Axis) -> Float[Tensor, "item row dim"]:
+    """The rows that a block attends over, along one axis or both."""
+    if axis == "time":
+        return x.transpose(1, 2).flatten(0, 1)
+    return x.flatten(0, 1) if axis == "space" else x.flatten(1, 2)
+
+
+def unfold(
+    rows: Float[Tensor, "item row dim"], axis: Axis, like: Float[Tensor, "batch frame token dim"]
+) -> Float[Tensor, "batch frame token dim"]:
+    """What `fold` made into rows, as it was before."""
+    batch, frames, tokens = like.shape[:3]
+    if axis == "time":
+        return rows.unflatten(0, (batch, tokens)).transpose(1, 2)
+    return rows.reshape(batch, frames, tokens, -1)

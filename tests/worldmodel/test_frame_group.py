@@ -48,9 +48,10 @@ def in_threads(size: int, work: Any) -> list[Any]:
         return list(pool.map(work, groups))
 
 
+@pytest.mark.parametrize("factorised", [False, True])
 @pytest.mark.parametrize("size", [2, 3])
-def test_states_of_parts_are_those_of_the_whole_clip(size: int):
-    model, codes = tiny_model(sound=True), random_codes(2, 6, 26)
+def test_states_of_parts_are_those_of_the_whole_clip(size: int, factorised: bool):
+    model, codes = tiny_model(replace(MODEL, factorised=factorised), sound=True), random_codes(2, 6, 26)
     has_sound = torch.tensor([True, False])
 
     def states_of(group: FrameGroup) -> Tensor:

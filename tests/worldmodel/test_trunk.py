@@ -11,9 +11,12 @@ DIM, NUM_TOKENS = TRUNK.dim, 4
 SHALLOW = TransformerSettings(dim=TRUNK.dim, depth=1, num_heads=TRUNK.num_heads)
 
 
-def make_trunk(window_frames: int, settings: TransformerSettings = TRUNK) -> Trunk:
+BOTH_KINDS = pytest.mark.parametrize("factorised", [False, True])
+
+
+def make_trunk(window_frames: int, settings: TransformerSettings = TRUNK, factorised: bool = False) -> Trunk:
     torch.manual_seed(0)
-    return Trunk(settings, window_frames, grid_positions(2, 2))
+    return Trunk(settings, window_frames, grid_positions(2, 2), factorised)
 
 
 def make_tokens(num_frames: int, batch: int = 2) -> Tensor:
@@ -28,10 +31,13 @@ def changed_frames(trunk: Trunk, tokens: Tensor, frame: int) -> list[int]:
     return [t for t, most in enumerate(difference) if most.max() > 1e-6]
 
 
+@BOTH_KINDS
 @pytest.mark.parametrize("frame", [0, 3, 6])
 @torch.no_grad()
-def test_a_frame_changes_its_own_and_later_states_and_no_earlier_one(frame: int):
-    assert changed_frames(make_trunk(window_frames=8), make_tokens(7), frame) == list(range(frame, 7))
+def test_a_frame_changes_its_own_and_later_states_and_no_earlier_one(frame: int, factorised: bool):
+    assert changed_frames(make_trunk(window_frames=8, factorised=factorised), make_tokens(7), frame) == list(
+        range(frame, 7)
+    )
 
 
 @torch.no_grad()
@@ -54,18 +60,24 @@ def test_two_layers_see_two_windows():
     assert changed_frames(make_trunk(window_frames=3), make_tokens(9), 1) == list(range(1, 6))
 
 
+@BOTH_KINDS
 @pytest.mark.parametrize("window_frames", [1, 2, 3, 5])
 @torch.no_grad()
-def test_frame_by_frame_with_a_cache_equals_whole_clips_far_past_the_window(window_frames: int):
-    trunk, tokens, cache = make_trunk(window_frames), make_tokens(10 * window_frames + 3), TrunkCache()
+def test_frame_by_frame_with_a_cache_equals_whole_clips_far_past_the_window(window_frames: int, factorised: bool):
+    trunk, tokens, cache = (
+        make_trunk(window_frames, factorised=factorised),
+        make_tokens(10 * window_frames + 3),
+        TrunkCache(),
+    )
     states = torch.stack([trunk.step(frame, cache) for frame in tokens.unbind(1)], 1)
     torch.testing.assert_close(states, trunk(tokens), atol=1e-5, rtol=1e-5)
 
 
+@BOTH_KINDS
 @pytest.mark.parametrize("window_frames", [1, 2, 5])
 @torch.no_grad()
-def test_several_frames_at_a_time_with_a_cache_equal_whole_clips(window_frames: int):
-    trunk, tokens, cache = make_trunk(window_frames), make_tokens(13), TrunkCache()
+def test_several_frames_at_a_time_with_a_cache_equal_whole_clips(window_frames: int, factorised: bool):
+    trunk, tokens, cache = make_trunk(window_frames, factorised=factorised), make_tokens(13), TrunkCache()
     parts = [trunk.read(part, cache) for part in tokens.split([3, 1, 7, 2], 1)]
     torch.testing.assert_close(torch.cat(parts, 1), trunk(tokens), atol=1e-5, rtol=1e-5)
     assert cache.num_frames == 13
@@ -84,20 +96,58 @@ def test_the_cache_never_grows_beyond_the_window_less_one_frame(window_frames: i
     assert len(cache.layers) == TRUNK.depth
 
 
+@BOTH_KINDS
 @torch.no_grad()
-def test_a_clip_in_a_batch_gives_the_states_it_gives_alone():
-    trunk, tokens = make_trunk(3), make_tokens(5, batch=3)
+def test_a_clip_in_a_batch_gives_the_states_it_gives_alone(factorised: bool):
+    trunk, tokens = make_trunk(3, factorised=factorised), make_tokens(5, batch=3)
     alone = torch.cat([trunk(clip[None]) for clip in tokens])
     torch.testing.assert_close(trunk(tokens), alone, atol=1e-5, rtol=1e-5)
 
 
+@BOTH_KINDS
 @torch.no_grad()
-def test_states_have_unit_scale():
-    states = make_trunk(3)(100 * make_tokens(4))
+def test_states_have_unit_scale(factorised: bool):
+    states = make_trunk(3, factorised=factorised)(100 * make_tokens(4))
     torch.testing.assert_close(states.square().mean(-1), torch.ones(2, 4, NUM_TOKENS), atol=1e-3, rtol=0)
 
 
-def test_every_weight_receives_a_gradient():
-    trunk = make_trunk(3)
+@BOTH_KINDS
+def test_every_weight_receives_a_gradient(factorised: bool):
+    trunk = make_trunk(3, factorised=factorised)
     (trunk(make_tokens(4)) * torch.randn(DIM)).sum().backward()
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in trunk.parameters())
+
+
+@torch.no_grad()
+def test_in_a_factorised_trunk_a_place_sees_the_places_of_its_frame_and_then_its_own_past():
+    trunk, tokens = make_trunk(window_frames=3, factorised=True), make_tokens(8)
+    # The block of space tells all places of the frame, the block of time carries each on for a window.
+    assert changed_frames(trunk, tokens, 2) == [2, 3, 4]
+    other = tokens.clone()
+    other[:, 2, 0, ::2] += 1.0
+    time_alone = make_trunk(window_frames=3, settings=SHALLOW, factorised=True)
+    time_alone.axes = ["time"]
+    changed = (time_alone(other) - time_alone(tokens)).abs().amax((0, 3)) > 1e-6
+    assert changed[2:5, 0].all()
+    assert not changed[:, 1:].any()
+
+
+@torch.no_grad()
+def test_a_factorised_trunk_remembers_the_times_of_every_place():
+    trunk, cache = make_trunk(window_frames=4, factorised=True), TrunkCache()
+    for frame in make_tokens(6).unbind(1):
+        trunk.step(frame, cache)
+    (space, _), (time, _) = cache.layers
+    assert space.shape[2] == 0
+    assert time.shape[:3] == (2 * NUM_TOKENS, TRUNK.num_heads, 3)
+
+
+@BOTH_KINDS
+@torch.no_grad()
+def test_copies_of_a_clip_go_on_as_the_clip_does(factorised: bool):
+    trunk, tokens = make_trunk(window_frames=3, factorised=factorised), make_tokens(6)
+    cache = TrunkCache()
+    trunk.read(tokens[:, :4], cache)
+    cache.branch(2, 3)
+    states = trunk.read(tokens[:, 4:].repeat_interleave(3, 0), cache)
+    torch.testing.assert_close(states, trunk(tokens)[:, 4:].repeat_interleave(3, 0), atol=1e-5, rtol=1e-5)

@@ -8,7 +8,6 @@ import torch
 from tools.ablation.candidate import Candidate
 from tools.ablation.code_by_code import CodeByCode
 from tools.ablation.copying import MotionCopy, NoCopy, NoGate, OtherReadouts
-from tools.ablation.factorised import Factorised
 from tools.ablation.masked import Masked
 from tools.ablation.one_stack import OneStack
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
@@ -24,7 +23,7 @@ CANDIDATES: dict[str, Callable[[WorldModel], Candidate]] = {
     "quadtree": lambda model: CodeByCode(model, "quadtree"),
     "random-order": lambda model: CodeByCode(model, "random"),
     "masked": Masked,
-    "factorised": Factorised,
+    "factorised": Candidate,
     "no-gate": lambda model: OtherReadouts(model, NoGate),
     "no-copy": lambda model: OtherReadouts(model, NoCopy),
     "motion-copy": lambda model: OtherReadouts(model, MotionCopy),
@@ -46,5 +45,7 @@ def build(name: str, settings: ModelSettings, quantizer: MultiScaleQuantizer, se
         depth = settings.trunk.depth + settings.decoder.depth
         trunk, decoder = replace(settings.trunk, depth=depth), replace(settings.decoder, depth=0)
         settings = replace(settings, trunk=trunk, decoder=decoder)
+    if name == "factorised":
+        settings = replace(settings, factorised=True)
     torch.manual_seed(seed)
     return CANDIDATES[name](WorldModel(settings, quantizer, None))

@@ -33,6 +33,8 @@ class ModelSettings:
         trunk: the causal transformer over frames.
         decoder: the coarse-to-fine transformer inside a frame.
         window_frames: frames (its own included) that a frame of the trunk attends to.
+        factorised: the trunk's blocks attend in turn over the places of a frame and over the times of a place, instead
+            of over all tokens of the window at once.
         patch: side of the square of latents that make one token of the trunk; of latents in a row, their number.
         decoded_frames: frames per clip whose codes are predicted in one step, drawn at random; 0 means all.
         copy_bias: start of the copy path's gate, added to the logit of the previous frame's code.
@@ -54,6 +56,7 @@ class ModelSettings:
     trunk: TransformerSettings = field(default_factory=TransformerSettings)
     decoder: TransformerSettings = field(default_factory=lambda: TransformerSettings(depth=2))
     window_frames: int = 8
+    factorised: bool = False
     patch: int = 2
     decoded_frames: int = 4
     copy_bias: float = 4.0

@@ -29,11 +29,11 @@ def imagined(model: FrameModel, prompt: Tensor, num_frames: int, cached: bool, s
     "sampling",
     [GREEDY, SamplingSettings(), SamplingSettings(moved_scales=3), SamplingSettings([0.8], [5], [0.9], 0)],
 )
-@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize(("sound", "factorised"), [(False, False), (True, False), (True, True)])
 def test_a_cached_rollout_equals_an_uncached_one_to_ten_windows_past_the_context(
-    sound: bool, sampling: SamplingSettings
+    sound: bool, factorised: bool, sampling: SamplingSettings
 ):
-    model = tiny_model(sound=sound)
+    model = tiny_model(replace(MODEL, factorised=factorised), sound=sound)
     prompt = random_codes(2, CONTEXT, model.num_codes)
     cached = imagined(model, prompt, HORIZON, True, sampling)
     assert torch.equal(cached, imagined(model, prompt, HORIZON, False, sampling))
