@@ -5,11 +5,15 @@ import numpy as np
 from av.filter import Graph
 from jaxtyping import UInt8
 
-from streams.geometry import crop_box
+from streams.geometry import Box, crop_box
 
 # Antialiased like `streams.geometry.resize_crop`. Bicubic and area are further from it, fast_bilinear is far off
 # (23 dB), and without the last two flags colours are off.
 FLAGS = "bilinear+full_chroma_int+accurate_rnd"
+# Colours that are stored at the size of the result would be shown as they are, where the resize of the full-size frame
+# smooths them by about [1, 6, 1] / 8. This filter has nearly these weights for them, and nearly those of the bilinear
+# one for the brightness, which is stored at twice the size. No scaler flag chooses a filter for the colours alone.
+SMOOTH_FLAGS = "bicubic+full_chroma_int+accurate_rnd:param0=0.55:param1=0.25"
 
 
 def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
@@ -22,6 +26,25 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     mirrored = bool(np.linalg.det(matrix) < 0)
     right, down = matrix[0]
     return round(-np.arctan2(down, -right if mirrored else right) / (np.pi / 2)) % 4, mirrored
+
+
+def scaler_flags(stored: av.VideoFormat, box: Box, height: int, width: int) -> str:
+    """How FFmpeg's scaler is to filter frames of a format.
+
+    Args:
+        stored: format of the frames.
+        box: part of them that is kept.
+        height: of the result.
+        width: of the result.
+    """
+    columns, rows = stored.chroma_width(box.width), stored.chroma_height(box.height)
+    places = ""
+    # The scaler filters colours of equal size only where they are not exactly in place: 1/128 of their pixel away.
+    if columns == width < box.width:
+        places += f":in_h_chr_pos={127 * round(box.width / columns) - 128}"
+    if rows == height < box.height:
+        places += f":in_v_chr_pos={127 * round(box.height / rows) - 128}"
+    return SMOOTH_FLAGS + places if places else FLAGS
 
 
 class Scaler:
@@ -79,10 +102,11 @@ class Scaler:
             range=str(int(frame.color_range)),
         )
         chain = [source]
+        box = Box(0, 0, frame.height, frame.width)
         if crop:
             box = crop_box(frame.height, frame.width, height, width, self.pixel_aspect)
             chain.append(graph.add("crop", f"{box.width}:{box.height}:{box.left}:{box.top}:exact=1"))
-        chain.append(graph.add("scale", f"{width}:{height}:flags={FLAGS}"))
+        chain.append(graph.add("scale", f"{width}:{height}:flags={scaler_flags(frame.format, box, height, width)}"))
         chain.append(graph.add("format", "gbrp"))
         graph.link_nodes(*chain, graph.add("buffersink")).configure()
         return graph

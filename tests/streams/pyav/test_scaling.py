@@ -11,6 +11,7 @@ from streams.geometry import resize_crop
 from streams.pyav.pictures import PyAVReader
 from streams.pyav.scaling import Scaler
 from streams.pyav.writer import write_video
+from tests.streams.ffmpeg import X264, ffmpeg, reference
 
 
 def smooth_noise(rows: int, columns: int) -> torch.Tensor:
@@ -39,6 +40,23 @@ def test_scaling_is_in_the_mean_within_a_grey_level_of_the_antialiased_resize(vi
     assert away.float().mean() < 0.7
     assert (away <= 2).float().mean() > 0.97
     assert 10 * np.log10(255**2 / float(away.float().square().mean() + 1e-9)) > 48
+
+
+@pytest.mark.parametrize("stored", ["yuv420p", "yuv422p", "yuv420p10le"])
+def test_colours_stored_at_the_size_of_the_result_are_smoothed_as_in_a_resize_of_full_size_frames(
+    stored: str, tmp_path: Path
+):
+    noise = smooth_noise(256, 456).float()
+    grey = noise.mean(dim=1, keepdim=True)
+    saturated = (grey + 2 * (noise - grey)).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "456x256", "-r", "25", "-i", "-")
+    ffmpeg(*raw, *X264, "-pix_fmt", stored, tmp_path / "a.mp4", sent=saturated.numpy().tobytes())
+    exact = "accurate_rnd+full_chroma_int+full_chroma_inp+bitexact+bicubic"
+    full = torch.from_numpy(reference(tmp_path / "a.mp4", 256, 456, "-sws_flags", exact)[0].copy())
+    expected = torch.nn.functional.interpolate(full[..., 100:356].float(), (128, 128), mode="bilinear", antialias=True)
+    with PyAVReader(tmp_path / "a.mp4") as reader:
+        away = reader.frames_at(range(6), (128, 128)).float() - expected
+    assert 10 * np.log10(255**2 / float(away.square().mean())) > 53.5
 
 
 def test_frames_are_turned_upright():
