@@ -136,19 +136,21 @@ class PyAVReader(Closing):
         num_frames = len(self.index.ticks)
         if not all(0 <= index < num_frames for index in indices):
             raise IndexError(f"{self.path}: frames {list(indices)} of {num_frames}")
-        distinct, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        # Plain lists: between frames the caches hold the decoder, and every function of numpy must be fetched anew.
+        indices = [int(index) for index in indices]
+        distinct = sorted(set(indices))
         frames = np.empty((len(distinct), 3, *(size or self.size)), dtype=np.uint8)
         wanted = self.index.ticks[distinct].tolist()
         self.wanted, self.last_wanted = set(wanted), max(wanted, default=BEFORE_ALL)
         self.awaited = self.wanted
         if wanted:
-            self.draining = self.is_random(int(distinct[0]), int(distinct[-1]))
-            self.next_place = int(distinct[-1]) + 1
+            self.draining = self.is_random(distinct[0], distinct[-1])
+            self.next_place = distinct[-1] + 1
         try:
             with media_errors(self.path):
                 turned = (size[1], size[0]) if size is not None and self.turns % 2 else size
                 self.set_draft(draft_of(turned, self.stored, self.index, self.pixel_aspect))
-                for out, index, ticks in zip(frames, distinct.tolist(), wanted, strict=True):
+                for out, index, ticks in zip(frames, distinct, wanted, strict=True):
                     frame = self.find(index, ticks)
                     with self.journal.timed("resize"):
                         self.scaler(frame, out, size is not None, self.turns, self.mirrored)
@@ -156,8 +158,7 @@ class PyAVReader(Closing):
             # The decoder stands nobody knows where: the next call must seek.
             self.last = None
             raise
-        in_order = np.array_equal(places, np.arange(len(distinct)))
-        return torch.from_numpy(frames if in_order else frames[places])
+        return torch.from_numpy(frames if indices == distinct else frames[np.searchsorted(distinct, indices)])
 
     def is_random(self, first: int, last: int) -> bool:
         """Whether the next call will most likely seek: then nothing is decoded in advance for it."""
