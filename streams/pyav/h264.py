@@ -40,6 +40,8 @@ def recode(
     encoder.time_base, encoder.framerate = 1 / rate, rate
     encoder.gop_size = len(frames)
     encoder.options = {"crf": f"{crf:.3f}", "preset": "slow", "tune": "psnr", "threads": "1", "sc_threshold": "0"}
+    # Else x264's AVX-512 code gives one clip other bits from one time to the next.
+    encoder.options |= {"x264-params": "cpu-independent=1"}
     packets = []
     for number, frame in enumerate(frames.permute(0, 2, 3, 1).contiguous().numpy()):
         shown = av.VideoFrame.from_ndarray(frame, format="rgb24")
