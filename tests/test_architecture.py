@@ -30,6 +30,7 @@ RANKS = (
         "worldmodel.layout",
         "worldmodel.modules",
         "worldmodel.sight",
+        "worldmodel.devices",
         "worldmodel.tensors",
     ),
     ("worldmodel.frame_group",),

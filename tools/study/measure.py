@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from streams.clip import to_float, to_uint8
@@ -15,6 +14,7 @@ from worldmodel.cache.latents import LatentCache
 from worldmodel.evaluation.codec_measures import measure_codes, through
 from worldmodel.evaluation.codec_pictures import quality_of
 from worldmodel.evaluation.horizons import ROLLOUT
+from worldmodel.evaluation.reading import spread_clips
 from worldmodel.evaluation.world import HORIZONS, evaluate_run, heldout_videos
 from worldmodel.run import LoadedRun, load_run
 from worldmodel.settings import EvaluateSettings
@@ -53,9 +53,7 @@ def measure_variant(plan: Plan) -> dict[str, Any]:
 def measure_codec(run: LoadedRun, cache: LatentCache, settings: EvaluateSettings) -> tuple[dict[str, Any], int]:
     """The codec of a run on held-out clips of context and horizon, encoded from their first frame on."""
     source = heldout_videos(run, cache, settings.context_frames + settings.horizon)
-    count = min(settings.num_clips, len(source))
-    indices = np.linspace(0, len(source) - 1, count).astype(int)
-    batch = source.collate([source.read(int(index), np.random.default_rng(0)) for index in indices])
+    batch = source.collate(list(spread_clips(source, settings.num_clips, [])))
     source.close()
     picture = run.picture
     coded = through(
@@ -70,4 +68,4 @@ def measure_codec(run: LoadedRun, cache: LatentCache, settings: EvaluateSettings
         **measure_codes(picture.pyramid, coded),
         **quality_of(coded.decoded, batch.frames, batch.videos, settings.seed),
         "still_finest_codes": still.summary(),
-    }, count
+    }, len(batch.frames)

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -15,14 +14,15 @@ from streams.settings import ClipSettings, SelectionSettings
 from streams.videos import SoundSource, VideoSource
 from worldmodel.codecs.store import Codec, load_codec
 from worldmodel.config import read_settings
+from worldmodel.devices import find_device
 from worldmodel.errors import MediaError, SettingsError, UserError
 from worldmodel.evaluation.codec_pictures import PictureCodec, measure_pictures, picture_of
 from worldmodel.evaluation.codec_sounds import SoundCodec, measure_sound, mels_to_show
 from worldmodel.evaluation.codec_table import table
 from worldmodel.evaluation.pictures import save_png
 from worldmodel.evaluation.plots import plot_mels
+from worldmodel.evaluation.reading import spread_clips
 from worldmodel.folders import find_all, name_of
-from worldmodel.rollouts.imagination import find_device
 from worldmodel.run import SETTINGS
 from worldmodel.settings import EvaluateCodecSettings, TokenizerSettings
 from worldmodel.training import checkpoint
@@ -111,17 +111,10 @@ def _read(settings: EvaluateCodecSettings, codecs: dict[str, Codec]) -> Group:
     videos = find_known(settings.videos)
     selection = SelectionSettings("per_video", clips_per_video=-(-settings.num_clips // len(videos)))
     source = (VideoSource if first.kind == "picture" else SoundSource)(videos, clips, selection)
+    lines = [f"left out: {path}: {reason}" for path, reason in source.skipped]
     count = min(settings.num_clips, len(source))
-    indices = np.linspace(0, len(source) - 1, count).astype(int)
-    lines, read = [f"left out: {path}: {reason}" for path, reason in source.skipped], []
-    for index in tqdm(indices, "reading", unit="clip"):
-        try:
-            read.append(source.read(int(index), np.random.default_rng(0)))
-        except MediaError as error:
-            lines.append(f"left out: {error}")
+    read = list(tqdm(spread_clips(source, count, lines), "reading", count, unit="clip"))
     source.close()
-    if not read:
-        raise MediaError(f"none of {count} clips of {settings.videos} can be read; first reason: {lines[0]}")
     if first.kind == "sound":
         heard = [clip for clip in read if clip.sound is not None]
         if not heard:

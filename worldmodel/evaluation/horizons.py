@@ -1,7 +1,7 @@
 """How rollouts of many clips fare with their length: distance to the true frames, and drift of their codes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from streams.clip import to_uint8
 from streams.videos import VideoSource
 from worldmodel.evaluation.films import CodedModel, encode_clips
 from worldmodel.evaluation.metrics import code_divergence_bits, psnr
+from worldmodel.evaluation.reading import spread_clips
 from worldmodel.rollouts.rollout import roll_out
 from worldmodel.settings import EvaluateSettings
 
@@ -32,10 +33,12 @@ class Horizons:
     Attributes:
         psnr: by name, in decibels, (clip, horizon).
         divergence: by name, between the picture codes of all clips there and the true ones, in bits, (horizon).
+        left_out: a line for each clip that could not be read.
     """
 
     psnr: dict[str, Float[np.ndarray, "clip horizon"]]
     divergence: dict[str, Float[np.ndarray, " horizon"]]
+    left_out: list[str] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         """A line of means for each horizon, as CSV; the file appears whole or not at all."""
@@ -85,14 +88,15 @@ def measure_horizons(
         imagine: gives the codes after a prompt.
     """
     count, context = min(settings.num_clips, len(source)), settings.context_frames
-    indices = np.linspace(0, len(source) - 1, count).astype(int)
+    left_out: list[str] = []
+    clips = spread_clips(source, count, left_out)
     num_picture = coded.picture.pyramid.num_codes
     found: dict[str, list[np.ndarray]] = {ROLLOUT: [], COPY: [], CODEC: []}
     codes: dict[str, list[np.ndarray]] = {ROLLOUT: [], COPY: [], CODEC: []}
     generator = torch.Generator(device).manual_seed(settings.seed)
-    for start in tqdm(range(0, count, BATCH_CLIPS), "rollouts", unit="batch"):
-        clips = [source.read(int(i), np.random.default_rng(0)) for i in indices[start : start + BATCH_CLIPS]]
-        batch = source.collate(clips)
+    parts = iter(lambda: list(islice(clips, BATCH_CLIPS)), [])
+    for part in tqdm(parts, "rollouts", -(-count // BATCH_CLIPS), unit="batch"):
+        batch = source.collate(part)
         true = encode_clips(coded, batch.to(device))
         prompt, after = true[:, :context], true[:, context:]
         imagined = imagine(coded, prompt, batch.has_sound.to(device), settings, generator)
@@ -103,10 +107,11 @@ def measure_horizons(
             found[name].append(psnr(shown, frames))
         for name, each in {ROLLOUT: imagined, COPY: prompt[:, -1:].expand_as(after), CODEC: after}.items():
             codes[name].append(each[..., :num_picture].cpu().numpy())
-    joined = {name: np.concatenate(parts) for name, parts in codes.items()}
+    joined = {name: np.concatenate(each) for name, each in codes.items()}
     return Horizons(
         {name: np.concatenate(values).clip(max=LARGEST_PSNR) for name, values in found.items()},
         {name: divergence(joined[name], joined[CODEC], coded.picture.pyramid.slices) for name in (ROLLOUT, COPY)},
+        left_out,
     )
 
 

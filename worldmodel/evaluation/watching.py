@@ -12,10 +12,10 @@ from torch import Tensor
 
 from streams.clip import Clip, to_float
 from streams.live import LiveSource
+from worldmodel.devices import find_device
 from worldmodel.errors import SettingsError
 from worldmodel.evaluation.plots import plot_surprise
 from worldmodel.model import ModelCache
-from worldmodel.rollouts.imagination import find_device
 from worldmodel.run import LoadedRun, load_run
 from worldmodel.settings import WatchSettings
 

@@ -13,13 +13,13 @@ from tqdm import tqdm
 from streams.videos import VideoSource
 from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource, require_codec
 from worldmodel.data import opened_cache
+from worldmodel.devices import find_device
 from worldmodel.errors import CacheError, SettingsError
 from worldmodel.evaluation.films import CodedModel
 from worldmodel.evaluation.horizons import COPY, ROLLOUT, measure_horizons
 from worldmodel.evaluation.metrics import bootstrap_interval
 from worldmodel.evaluation.plots import plot_horizons
 from worldmodel.objective import WorldObjective
-from worldmodel.rollouts.imagination import find_device
 from worldmodel.rollouts.sampling import check_sampling
 from worldmodel.run import LoadedRun, load_run
 from worldmodel.settings import EvaluateSettings
@@ -107,7 +107,7 @@ def measure_rollouts(run: LoadedRun, cache: LatentCache, settings: EvaluateSetti
     )
     horizons.write(Path(settings.run) / "evaluation.csv")
     shown = [horizon for horizon in HORIZONS if horizon <= settings.horizon]
-    print("\n".join(horizons.drift_lines(shown)))
+    print("\n".join([*horizons.left_out, *horizons.drift_lines(shown)]))
     return [
         ahead_of(
             f"PSNR at horizon {horizon} (dB)",

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from streams.clip import Clip
 from streams.settings import ClipSettings
+from worldmodel.devices import find_device
 from worldmodel.errors import SettingsError
 from worldmodel.evaluation.films import compare, decode_clips, joined_sound, label_rollouts, strip_of
 from worldmodel.evaluation.pictures import save_png
@@ -166,18 +167,3 @@ def check_settings(settings: RolloutSettings) -> None:
             raise SettingsError(f"out={settings.out} would replace {given}, which {name} reads: give another name")
     if Path(settings.out).suffix.lower() != ".mp4":
         raise SettingsError(f"out={settings.out}: the name must end with .mp4")
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a name; auto is a GPU if there is one.
-
-    Raises:
-        SettingsError: there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    known = ["cpu", *(["cuda"] if gpus else []), *gpus]
-    if name not in known:
-        raise SettingsError(f"device={name} is not here: give auto or one of {', '.join(known)}")
-    return torch.device(name)
