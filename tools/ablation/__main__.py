@@ -32,13 +32,17 @@ def run_ablation(settings: AblationSettings) -> None:
         UserError: a setting is wrong, or the cache or its videos cannot be used.
     """
     from tools.ablation.candidates import CANDIDATES, build
-    from tools.ablation.stages import MEASURES, open_codec, quantizer_of, run_candidate
+    from tools.ablation.speed import speed_table
+    from tools.ablation.stages import MEASURES, open_codec, quantizer_of, run_candidate, some_batch
     from tools.ablation.table import draw, table
 
     codec = open_codec(settings)
     names = settings.names or list(CANDIDATES)
-    for name in names:  # what cannot be built is said before anything is trained
-        build(name, settings.model, quantizer_of(codec), settings.training.seed)
+    # What cannot be built is said before anything is trained.
+    built = {name: build(name, settings.model, quantizer_of(codec), settings.training.seed) for name in names}
+    if settings.speed:
+        print("\n".join(speed_table(built, some_batch(settings), settings.context_frames)))
+        return
     for name in names:
         run_candidate(name, settings, codec)
     files = {name: Path(settings.out) / name / MEASURES for name in CANDIDATES}

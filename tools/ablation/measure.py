@@ -1,8 +1,6 @@
 """What is measured of a trained candidate: bits of held-out codes, rollouts of held-out videos, and speed."""
 
 import math
-import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -24,7 +22,6 @@ from worldmodel.settings import EvaluateSettings, SamplingSettings
 
 HORIZONS = (1, 4, 8, 16)
 BATCH_CLIPS = 16
-TIMED_STEPS, TIMED_FRAMES = 5, 8
 SAMPLINGS = {
     "drawn": SamplingSettings(moved_scales=0),
     "likeliest": SamplingSettings(moved_scales=0, temperature=[0.0]),
@@ -48,14 +45,11 @@ def measure(candidate: Candidate, picture: PictureCodec, settings: AblationSetti
         bits, changed_bits: per frame, and of its codes that change; clip_bits: the former of every clip.
         rollouts: by sampling, PSNR by horizon and how many codes change from frame to frame for each that truly does.
         copy_psnr: by horizon, of the last true frame.
-        train_clips_per_second, rollout_frames_per_second: on this machine, one clip at a time in the rollout.
     """
     candidate.eval()
     cache = LatentCache(settings.cache)
     found = measure_bits(candidate, cache, settings)
-    found |= measure_rollouts(candidate, picture, cache, settings)
-    found["rollout_frames_per_second"] = rollout_speed(candidate, cache, settings)
-    return found
+    return found | measure_rollouts(candidate, picture, cache, settings)
 
 
 @torch.no_grad()
@@ -142,28 +136,3 @@ class Movement:
     def share_changed(self) -> float:
         """Of all codes imagined so far."""
         return float(torch.cat(self.changed).mean())
-
-
-def rollout_speed(candidate: Candidate, cache: LatentCache, settings: AblationSettings) -> float:
-    """Frames per second of one rollout, after the first one."""
-    prompt = next(heldout_batches(cache, settings)).picture[:1, : settings.context_frames]
-    frames = candidate.roll_out(prompt, SAMPLINGS["drawn"], torch.Generator().manual_seed(0))
-    next(frames)
-    times = []
-    for _ in range(TIMED_FRAMES):
-        begun = time.perf_counter()
-        next(frames)
-        times.append(time.perf_counter() - begun)
-    return 1 / statistics.median(times)
-
-
-def training_speed(candidate: Candidate, batch: CodeBatch) -> float:
-    """Clips per second through forward and backward pass."""
-    candidate.train()
-    times = []
-    for _ in range(TIMED_STEPS):
-        begun = time.perf_counter()
-        candidate(batch)[0].backward()
-        times.append(time.perf_counter() - begun)
-    candidate.zero_grad()
-    return len(batch.picture) / statistics.median(times)

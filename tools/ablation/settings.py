@@ -22,6 +22,7 @@ class AblationSettings:
         context_frames: true frames before a rollout.
         horizon: frames that are imagined.
         num_clips: held-out clips that are measured.
+        speed: train and measure nothing, but time a few steps and frames of every candidate.
     """
 
     cache: str
@@ -46,3 +47,4 @@ class AblationSettings:
     context_frames: int = 8
     horizon: int = 16
     num_clips: int = 48
+    speed: bool = False

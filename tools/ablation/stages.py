@@ -9,7 +9,7 @@ import torch
 
 from tools.ablation.candidate import Candidate
 from tools.ablation.candidates import build
-from tools.ablation.measure import heldout_batches, measure, training_speed
+from tools.ablation.measure import heldout_batches, measure
 from tools.ablation.settings import AblationSettings
 from worldmodel.cache.latents import CodeBatch, LatentCache, require_codec
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
@@ -57,8 +57,7 @@ def run_candidate(name: str, settings: AblationSettings, picture: PictureCodec) 
             raise SettingsError(f"{folder} holds {name} of other settings: give another --out, or remove it")
         return found
     candidate = build(name, settings.model, quantizer_of(picture), settings.training.seed)
-    batch = next(iter(heldout_batches(LatentCache(settings.cache), settings)))
-    batch = CodeBatch(**{key: value[: settings.loader.batch_size] for key, value in vars(batch).items()})
+    batch = some_batch(settings)
     reference = build(REFERENCE, settings.model, quantizer_of(picture), settings.training.seed)
     budget = settings.training.steps * step_flops(reference, batch)
     each = step_flops(candidate, batch)
@@ -69,7 +68,6 @@ def run_candidate(name: str, settings: AblationSettings, picture: PictureCodec) 
         "parameters": sum(p.numel() for p in candidate.parameters() if p.requires_grad),
         "step_gigaflops": each / 1e9,
         "steps": steps,
-        "train_clips_per_second": training_speed(candidate, batch),
     }
     train_candidate(candidate, steps, settings, picture, folder)
     found = described | measure(candidate, picture, settings)
@@ -77,6 +75,12 @@ def run_candidate(name: str, settings: AblationSettings, picture: PictureCodec) 
     partial.write_text(json.dumps(found, indent=2), encoding="utf-8")
     partial.replace(path)
     return found
+
+
+def some_batch(settings: AblationSettings) -> CodeBatch:
+    """Clips of a training step, to count or time it."""
+    batch = next(iter(heldout_batches(LatentCache(settings.cache), settings)))
+    return CodeBatch(**{key: value[: settings.loader.batch_size] for key, value in vars(batch).items()})
 
 
 def quantizer_of(picture: PictureCodec) -> MultiScaleQuantizer:
@@ -89,7 +93,7 @@ def quantizer_of(picture: PictureCodec) -> MultiScaleQuantizer:
 def made_of_settings(settings: AblationSettings, picture: PictureCodec) -> dict[str, Any]:
     """All that the measures depend on, as JSON values."""
     whole = dataclasses.asdict(settings) | {"codec": str(picture.fingerprint)}
-    return json.loads(json.dumps({key: value for key, value in whole.items() if key not in ("out", "names")}))
+    return json.loads(json.dumps({key: value for key, value in whole.items() if key not in ("out", "names", "speed")}))
 
 
 def step_flops(candidate: Candidate, batch: CodeBatch) -> int:

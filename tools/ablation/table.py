@@ -15,25 +15,16 @@ def table(candidates: dict[str, Measures]) -> list[str]:
     """The measures of candidates as lines of markdown; bits are compared with those of the first, clip by clip."""
     first = next(iter(candidates.values()))
     horizons = list(first["copy_psnr"])
-    heads = [
-        "candidate",
-        "parameters",
-        "steps",
-        "bits per frame",
-        "more than the first (95 %)",
-        "of codes that change",
-        "clips/s trained",
-    ]
-    heads += ["frames/s imagined", "sampling", *(f"PSNR at {each}" for each in horizons), "codes that change"]
+    heads = ["candidate", "parameters", "steps", "bits per frame", "more than the first (95 %)", "of codes that change"]
+    heads += ["sampling", *(f"PSNR at {each}" for each in horizons), "codes that change"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     copies = [f"{value:.2f}" for value in first["copy_psnr"].values()]
-    lines.append(_row(["copy of the last frame", *[""] * 8, *copies, "0.0%"]))
-    lines.append(_row(["truth", *[""] * (8 + len(horizons)), f"{first['true_changes']:.1%}"]))
+    lines.append(_row(["copy of the last frame", *[""] * 6, *copies, "0.0%"]))
+    lines.append(_row(["truth", *[""] * (6 + len(horizons)), f"{first['true_changes']:.1%}"]))
     for name, found in candidates.items():
         cells = [name, f"{found['parameters'] / 1e6:.2f} M", str(found["steps"]), f"{found['bits']:.1f}"]
         more = "" if found is first else "{:+.1f} … {:+.1f}".format(*more_bits(found, first))
         cells += [more, f"{found['changed_bits']:.1f}"]
-        cells += [f"{found['train_clips_per_second']:.1f}", f"{found['rollout_frames_per_second']:.1f}"]
         for sampling, rollout in found["rollouts"].items():
             values = [f"{rollout['psnr'][each]:.2f}" for each in horizons]
             lines.append(_row([*cells, sampling, *values, f"{rollout['changes']:.1%}"]))

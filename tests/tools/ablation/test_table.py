@@ -13,8 +13,6 @@ def measures(bits: float, psnr: float) -> dict[str, Any]:
         "bits": bits,
         "clip_bits": [bits - 1, bits, bits + 1],
         "changed_bits": bits / 2,
-        "train_clips_per_second": 3.25,
-        "rollout_frames_per_second": 12.5,
         "rollouts": {"drawn": {"psnr": {"1": psnr, "4": psnr - 1}, "changes": 0.25}},
         "copy_psnr": {"1": 20.0, "4": 17.5},
         "true_changes": 0.125,
@@ -30,7 +28,7 @@ def test_every_candidate_has_a_line_below_the_copy_and_the_truth():
     assert cells[2][-3:] == ["20.00", "17.50", "0.0%"]
     assert cells[3][-1] == "12.5%"
     assert cells[4] == [
-        "one", "1.50 M", "20", "100.0", "", "50.0", "3.2", "12.5", "drawn", "21.00", "20.00", "25.0%"
+        "one", "1.50 M", "20", "100.0", "", "50.0", "drawn", "21.00", "20.00", "25.0%"
     ]  # fmt: skip
     # Each clip of the other needs ten bits less, so the interval has no width.
     assert cells[5][:5] == ["other", "1.50 M", "20", "90.0", "-10.0 … -10.0"]
