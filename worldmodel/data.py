@@ -228,4 +228,4 @@ def micro_batches(loader: LoaderSettings, accumulate: int) -> LoaderSettings:
 
 def _loader(settings: TrainSettings, source: Source, position: int) -> Loader:
     training, loader = settings.training, micro_batches(settings.loader, settings.training.accumulate)
-    return Loader(source, loader, training.seed, position, *cluster.data_ranks(training.sequence_parallel))
+    return Loader(source, loader, training.seed, position, *cluster.data_ranks(training.num_sharing))

@@ -44,9 +44,11 @@ def dry_run(settings: TrainSettings) -> list[str]:
     lines = ["DeepSpeed:", json.dumps(dictionary, indent=2), *parameter_lines(made.objective)]
     trained = sum(weight.numel() for weight in made.objective.parameters() if weight.requires_grad)
     hidden = sum(weight.numel() for weight in made.objective.hidden_matrices())
-    cuts = [ranks.num_ranks, *(number for number in MORE_RANKS if number > ranks.num_ranks)]
+    sharing = training.num_sharing
+    more = (number for number in MORE_RANKS if number > ranks.num_ranks and number % sharing == 0)
+    cuts = [ranks.num_ranks, *more]
     state = {number: state_bytes(trained, hidden, training, number) for number in cuts}
-    data, reader = open_data(settings, codecs), cluster.data_ranks(training.sequence_parallel)[0]
+    data, reader = open_data(settings, codecs), cluster.data_ranks(training.num_sharing)[0]
     engine = Engine(made.objective, training, size)
     randomness.seed(training.seed, reader)
     parts = phases(settings)

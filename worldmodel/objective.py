@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from worldmodel.attention import Block
+from worldmodel.attention import Block, hidden_of
 from worldmodel.cache.latents import CodeBatch
 from worldmodel.decoder import ScalePrediction
 from worldmodel.frame_group import FrameGroup
@@ -134,8 +134,24 @@ class WorldObjective(nn.Module):
             )
         self.group = group
 
+    def check_cut(self, size: int) -> None:
+        """Refuses a number of processes among which the blocks' matrices do not divide.
+
+        Raises:
+            ValueError: names what does not.
+        """
+        settings = self.model.settings
+        hidden = hidden_of(settings.trunk.dim)
+        for count, what in (
+            (settings.trunk.num_heads, f"model.trunk.num_heads={settings.trunk.num_heads}"),
+            (settings.decoder.num_heads, f"model.decoder.num_heads={settings.decoder.num_heads}"),
+            (hidden, f"the {hidden} hidden channels of model.trunk.dim={settings.trunk.dim}"),
+        ):
+            if count % size:
+                raise ValueError(f"training.tensor_parallel={size} does not divide {what}: change one of them")
+
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """Matrices of the transformers' blocks."""
+        """Matrices of the transformers' blocks; training.tensor_parallel cuts them."""
         return [parameter for block in self.blocks for parameter in block.parameters() if parameter.ndim == 2]
 
     def wide_matrices(self) -> tuple[list[nn.Parameter], float]:

@@ -21,6 +21,7 @@ from worldmodel.objective import WorldObjective
 from worldmodel.settings import TokenizerSettings, TrainingSettings, TrainSettings
 from worldmodel.training import checkpoint, cluster
 from worldmodel.training.checkpoint import Description, load_weights
+from worldmodel.training.tensor_parallel import refuse_unfit
 
 SETTINGS, CODECS = "settings.yaml", "codec"
 
@@ -101,6 +102,8 @@ def check_training(training: TrainingSettings, loader: LoaderSettings, muon: boo
     for name, value in (("training.steps", training.steps), ("loader.batch_size", loader.batch_size)):
         if value < 1:
             raise SettingsError(f"{name}={value} is out of range: it must be 1 or more")
+    with settings_to_blame():
+        refuse_unfit(training)
     check_batch(training, loader)
     if not muon:
         check_plain(training)
@@ -130,9 +133,9 @@ def check_batch(training: TrainingSettings, loader: LoaderSettings) -> None:
     Raises:
         SettingsError: says what would divide.
     """
-    num_readers = max(1, cluster.data_ranks(max(1, training.sequence_parallel))[1])
+    num_readers = max(1, cluster.data_ranks(max(1, training.num_sharing))[1])
     if training.accumulate < 1 or loader.batch_size % (num_readers * training.accumulate):
-        groups = "processes" if training.sequence_parallel == 1 else "groups of processes that share clips"
+        groups = "processes" if training.num_sharing == 1 else "groups of processes that share clips"
         raise SettingsError(
             f"loader.batch_size={loader.batch_size} does not divide among the {num_readers} {groups} with "
             f"training.accumulate={training.accumulate}: give a multiple of both"
@@ -153,6 +156,24 @@ def check_plain(training: TrainingSettings) -> None:
         raise SettingsError(
             f"training.sequence_parallel={training.sequence_parallel} is for the world model's trunk: a codec needs 1"
         )
+    if training.tensor_parallel != 1:
+        raise SettingsError(
+            f"training.tensor_parallel={training.tensor_parallel} is for the world model's transformers: a codec needs "
+            "1"
+        )
+
+
+def check_tensor_parallel(training: TrainingSettings, objective: WorldObjective) -> None:
+    """Refuse groups of processes among which matrices do not divide, and what does not go together with them.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    size, num_ranks = training.tensor_parallel, cluster.find_ranks().num_ranks
+    if num_ranks % size:
+        raise SettingsError(f"training.tensor_parallel={size} does not divide the {num_ranks} processes: change one")
+    with settings_to_blame():
+        objective.check_cut(size)
 
 
 def check_sequence_parallel(settings: TrainSettings) -> None:
@@ -300,6 +321,7 @@ def prepare_run(settings: TrainSettings) -> Prepared:
     check_shares(settings)
     with settings_to_blame():
         objective = build_objective(settings, picture, sound)
+    check_tensor_parallel(settings.training, objective)
     return Prepared(objective, picture, sound, sources)
 
 

@@ -18,6 +18,7 @@ from worldmodel.run import (
     begin_run,
     build_objective,
     check_sequence_parallel,
+    check_tensor_parallel,
     check_training,
     describe_run,
     load_codecs,
@@ -148,6 +149,22 @@ def test_weights_of_another_model_are_refused_in_one_line(whole_run: WholeRun, t
         ),
         ("training", {"sequence_parallel": 0}, "training.sequence_parallel=0 is out of range: it must be 1 or more"),
         ("training", {"sequence_parallel": 2}, "sequence_parallel=2 does not divide the 1 processes: change one"),
+        ("training", {"tensor_parallel": 0}, "training.tensor_parallel=0 is out of range: it must be 1 or more"),
+        (
+            "training",
+            {"tensor_parallel": 2, "optimizer": "adamw"},
+            "tensor_parallel=2 does not divide the 1 processes: change one",
+        ),
+        (
+            "training",
+            {"tensor_parallel": 2, "optimizer": "muon"},
+            "tensor_parallel=2 with training.optimizer=muon: Muon needs whole matrices; use adamw",
+        ),
+        (
+            "training",
+            {"tensor_parallel": 2, "sequence_parallel": 2, "optimizer": "adamw"},
+            "tensor_parallel=2 with training.sequence_parallel=2: leave one of them at 1",
+        ),
         ("model", {"own_context": 1.5}, "model.own_context=1.5 is out of range: it must be from 0 to 1"),
         ("model", {"own_context_from": -0.1}, "model.own_context_from=-0.1 is out of range"),
         ("model", {"drop_past": -0.1}, "model.drop_past=-0.1 is out of range"),
@@ -186,6 +203,23 @@ def test_clips_that_do_not_divide_among_those_who_share_them_are_refused(
     with pytest.raises(SettingsError, match="sequence_parallel=2 does not divide num_frames=7"):
         check_sequence_parallel(odd)
     check_sequence_parallel(replace(odd, num_frames=8))
+
+
+def test_heads_that_do_not_divide_among_those_who_share_matrices_are_refused(
+    whole_run: WholeRun, monkeypatch: pytest.MonkeyPatch
+):
+    objective = load_run(whole_run.world).objective
+    monkeypatch.setattr(cluster, "find_ranks", lambda: Ranks(num_ranks=4))
+    check_tensor_parallel(TrainingSettings(tensor_parallel=2), objective)
+    with pytest.raises(SettingsError, match="tensor_parallel=4 does not divide model.trunk.num_heads=2: change one"):
+        check_tensor_parallel(TrainingSettings(tensor_parallel=4), objective)
+    with pytest.raises(SettingsError, match="tensor_parallel=3 does not divide the 4 processes: change one"):
+        check_tensor_parallel(TrainingSettings(tensor_parallel=3), objective)
+
+
+def test_codecs_share_no_matrices():
+    with pytest.raises(SettingsError, match="tensor_parallel=2 is for the world model's transformers: a codec needs 1"):
+        check_training(TrainingSettings(tensor_parallel=2), LoaderSettings())
 
 
 def test_codecs_share_no_clips():

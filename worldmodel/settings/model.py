@@ -161,6 +161,9 @@ class TrainingSettings:
             stage 1 on), and also the parameters (stage 3).
         sequence_parallel: neighbouring processes that share every clip, each with its part of the trunk's frames, for
             clips whose activations one device does not hold (DeepSpeed Ulysses); 1 shares none.
+        tensor_parallel: neighbouring processes that share the matrices of every transformer block, each with its part
+            of the heads and of the hidden channels, for models of which ZeRO 3 still leaves too much on one device
+            (DeepSpeed AutoTP; with adamw, and without sequence_parallel); 1 shares none.
         spike_factor: an update whose loss or gradient norm is above so many times the median of the latest 64 is left
             out and counted (with adamw; not before 16 are known); 0 for none.
         hang_seconds: an update that takes longer ends the process with the stacks of all its threads; 0 for never.
@@ -185,6 +188,7 @@ class TrainingSettings:
     recompute_activations: bool = False
     offload: Literal["none", "optimizer", "parameters"] = "none"
     sequence_parallel: int = 1
+    tensor_parallel: int = 1
     spike_factor: float = 0.0
     hang_seconds: float = 600.0
     seed: int = 0
@@ -192,3 +196,8 @@ class TrainingSettings:
     preview_every: int = 500
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+
+    @property
+    def num_sharing(self) -> int:
+        """Neighbouring processes that read the same clips and draw the same numbers."""
+        return self.sequence_parallel * self.tensor_parallel

@@ -91,6 +91,7 @@ def save(engine: "Engine", run: Path, progress: Progress, description: Descripti
         "num_ranks": ranks.num_ranks,
         "zero_stage": engine.zero_stage,
         "sequence_parallel": engine.sequence_parallel,
+        "tensor_parallel": engine.tensor_parallel,
         "precision": engine.precision,
         "package_version": package_version(),
         "torch_version": torch.__version__,
@@ -291,8 +292,9 @@ def load(engine: "Engine", folder: Path, seed: int) -> Progress:
     Raises:
         CheckpointError: it is damaged or of another model.
     """
-    about, reader = read(folder), cluster.data_ranks(engine.sequence_parallel)[0]
-    same = reader * about.get("sequence_parallel", 1)  # the first of those that shared the clips of this reader
+    about, reader = read(folder), cluster.data_ranks(engine.sequence_parallel * engine.tensor_parallel)[0]
+    # The first of those that shared the clips of this reader.
+    same = reader * about.get("sequence_parallel", 1) * about.get("tensor_parallel", 1)
     with fitting(folder):
         engine.begin_optimizer(about["num_updates"], optimizer_tensors(folder, about["num_ranks"]))
         if same < about["num_ranks"]:

@@ -186,14 +186,14 @@ def machine() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def data_ranks(sequence_parallel: int) -> tuple[int, int]:
+def data_ranks(num_sharing: int) -> tuple[int, int]:
     """Number of this process among those that read different data, and how many these are.
 
     Args:
-        sequence_parallel: neighbouring processes that read the same.
+        num_sharing: neighbouring processes that read the same.
     """
     ranks = find_ranks()
-    return ranks.rank // sequence_parallel, ranks.num_ranks // sequence_parallel
+    return ranks.rank // num_sharing, ranks.num_ranks // num_sharing
 
 
 def is_main() -> bool:

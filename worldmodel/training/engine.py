@@ -1,10 +1,11 @@
 """The door to DeepSpeed, the one training engine, from one process on a CPU to many nodes."""
 
+import io
 import math
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed
+from deepspeed.runtime.utils import clip_grad_norm_
 
 from worldmodel.frame_group import FrameGroup
 from worldmodel.settings import TrainingSettings
 from worldmodel.training import cluster
 from worldmodel.training.memory import BUCKET_ELEMENTS
 from worldmodel.training.optimizer_state import OptimizerState, keys_of
+from worldmodel.training.tensor_parallel import CutMatrices, joined, refuse_unfit, section_of
 from worldmodel.training.ulysses import Ulysses
 
 # Else the first collective on a CPU compiles a shared-memory operator: minutes, and a compiler that may not be there.
@@ -42,17 +45,21 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
     Raises:
         ValueError: the batch does not divide among the processes and micro-batches, or these not into groups.
     """
-    sharing = settings.sequence_parallel
-    if sharing < 1 or num_ranks % sharing:
-        raise ValueError(f"training.sequence_parallel={sharing} must divide the {num_ranks} processes")
+    for name in ("sequence_parallel", "tensor_parallel"):
+        if (size := getattr(settings, name)) < 1 or num_ranks % size:
+            raise ValueError(f"training.{name}={size} must divide the {num_ranks} processes")
+    refuse_unfit(settings)
+    sharing = settings.num_sharing
     num_readers = num_ranks // sharing
     if batch_size % (num_readers * settings.accumulate):
         micro = f" times {settings.accumulate} micro-batches" if settings.accumulate > 1 else ""
         groups = "processes" if sharing == 1 else f"groups of {sharing} processes"
         raise ValueError(f"batch_size {batch_size} must be a multiple of the {num_readers} {groups}{micro}")
+    # DeepSpeed takes all that share clips for readers of different data: only so are its gradients right in every
+    # stage. It knows of those that share matrices, and counts them as readers at one place and as one at another.
+    whole = {"train_batch_size": batch_size * sharing} if settings.tensor_parallel == 1 else {}
     return {
-        # DeepSpeed takes all processes for readers of different data: only so are its gradients right in every stage.
-        "train_batch_size": batch_size * sharing,
+        **whole,
         "train_micro_batch_size_per_gpu": batch_size // num_readers // settings.accumulate,
         "gradient_accumulation_steps": settings.accumulate,
         # Without ZeRO, DeepSpeed does not tell the norm it clipped: `Engine.update` clips there.
@@ -65,6 +72,7 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
             "reduce_scatter": settings.optimizer != "muon",  # Muon needs whole gradients
             **offload_settings(settings),
         },
+        **section_of(settings.tensor_parallel),
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": None,
@@ -136,6 +144,15 @@ class SharesFrames(Protocol):
 
     def share_frames(self, group: FrameGroup | None) -> None:
         """Lets a group of processes share every clip, of which it returns on each a loss whose mean is the clip's."""
+        ...
+
+
+@runtime_checkable
+class CanBeCut(Protocol):
+    """An objective with transformers whose matrices several processes can share."""
+
+    def check_cut(self, size: int) -> None:
+        """Raises ValueError where heads or hidden channels do not divide among so many processes."""
         ...
 
 
@@ -214,6 +231,7 @@ class Engine:
         zero_stage: DeepSpeed ZeRO stage.
         learning_rate: peak of the schedule.
         sequence_parallel: processes that share a clip.
+        tensor_parallel: processes that share matrices.
     """
 
     def __init__(self, objective: nn.Module, settings: TrainingSettings, batch_size: int) -> None:
@@ -237,6 +255,10 @@ class Engine:
         self.sequence_parallel = settings.sequence_parallel
         if settings.sequence_parallel > 1:
             share_frames(objective, settings.sequence_parallel, ranks.num_ranks)
+        self.tensor_parallel = settings.tensor_parallel
+        dictionary = deepspeed_settings(settings, batch_size, ranks.num_ranks)
+        objective.to(self.device)
+        self.cut = cut_matrices(objective, settings.tensor_parallel) if settings.tensor_parallel > 1 else None
         self.num_micro, self.num_backward, self.num_updates = settings.accumulate, 0, 0
         groups = parameter_groups(objective, settings)
         # Not kept in the groups themselves: a resumed run would take over the ratio of its checkpoint.
@@ -244,17 +266,21 @@ class Engine:
         if not groups:
             raise ValueError("the objective has no parameter that requires a gradient")
         hide_warnings()
-        self.engine: Any = deepspeed.initialize(
-            model=Cast(objective.to(self.device), self.precision, self.device),
-            optimizer=make_optimizer(groups, settings),
-            config=deepspeed_settings(settings, batch_size, ranks.num_ranks),
-        )[0]
+        with redirect_stdout(io.StringIO()):  # where it tells of each kind of layer that it cuts
+            self.engine: Any = deepspeed.initialize(
+                model=Cast(objective, self.precision, self.device),
+                optimizer=make_optimizer(groups, settings),
+                config=dictionary,
+            )[0]
+        if self.cut is not None:
+            self.cut.begin(self.engine)
         self.norm, self.largest_norm = 0.0, math.inf
         if self.zero_stage > 0:
             self.watch_norm()
         trained = {name: one for name, one in self.objective.named_parameters() if one.requires_grad}
+        offloaded = settings.offload != "none"
         self.state = OptimizerState(
-            self.engine.optimizer, self.zero_stage, settings.offload != "none", trained, deepspeed.utils
+            self.engine.optimizer, self.zero_stage, offloaded, trained, deepspeed.utils, self.tensor_parallel
         )
 
     @property
@@ -289,8 +315,7 @@ class Engine:
             group["lr"] = ratio * learning_rate
         self.largest_norm = largest_norm
         if self.zero_stage == 0:
-            bound = self.clip_norm if self.clip_norm > 0 else float("inf")
-            self.norm = float(nn.utils.clip_grad_norm_(self.objective.parameters(), bound))
+            self.norm = self.clip(self.clip_norm if self.clip_norm > 0 else math.inf)
             made = math.isfinite(self.norm) and self.norm <= largest_norm
             if not made:
                 self.engine.zero_grad()
@@ -301,6 +326,13 @@ class Engine:
             made = not self.engine.optimizer.overflow
         self.num_updates += made
         return (self.norm if math.isfinite(self.norm) else math.nan), made
+
+    def clip(self, bound: float) -> float:
+        """Scales gradients down to a norm, in stage 0; returns what it was."""
+        if self.cut is None:
+            return float(nn.utils.clip_grad_norm_(self.objective.parameters(), bound))
+        # DeepSpeed's own counts what is cut once, and what every process has too.
+        return float(clip_grad_norm_(self.objective.parameters(), bound, mpu=self.engine.mpu))
 
     def watch_norm(self) -> None:
         """Lets DeepSpeed pass over a step whose norm is too large, as it does itself where the norm is not finite.
@@ -352,13 +384,17 @@ class Engine:
         found = {}
         for name, value in state.items():
             with self.whole([value]):
+                whole = joined(value, value)
                 if self.is_main:
-                    found[name] = value.detach().to("cpu", copy=True).contiguous()
+                    found[name] = whole.detach().to("cpu", copy=True).contiguous()
         return found
 
     @contextmanager
     def whole(self, tensors: list[Tensor] | None = None) -> Iterator[None]:
-        """Inside, the parameters (those given, or all) are whole on every process, which ZeRO-3 otherwise shards."""
+        """Inside, the parameters (those given, or all) are whole on every process, which ZeRO-3 otherwise shards.
+
+        Of matrices that are shared each process has its part there too, as their layers need it.
+        """
         given = self.objective.parameters() if tensors is None else tensors
         sharded: list[Any] = [one for one in given if hasattr(one, "ds_id")]
         external = [one.is_external_param for one in sharded]
@@ -378,7 +414,7 @@ class Engine:
             objective.share_frames(None)
         with self.whole():
             new = {
-                id(value): nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+                id(value): nn.Parameter(joined(value, value).detach().clone(), requires_grad=value.requires_grad)
                 for value in objective.parameters()
             }
         self.engine.destroy()
@@ -386,6 +422,20 @@ class Engine:
             for name, value in module.named_parameters(recurse=False):
                 # Not through the old parameter's data: DeepSpeed's hooks stay on it.
                 setattr(module, name, new[id(value)])
+        if self.cut is not None:
+            self.cut.end(deepspeed.utils.groups)
+
+
+def cut_matrices(objective: nn.Module, size: int) -> CutMatrices:
+    """Prepares an objective for groups of so many neighbouring processes to share its matrices.
+
+    Raises:
+        ValueError: it has no transformers, or they do not divide.
+    """
+    if not isinstance(objective, CanBeCut):
+        raise ValueError(f"training.tensor_parallel={size} is for the world model's transformers: leave it at 1 here")
+    objective.check_cut(size)
+    return CutMatrices(objective, size)
 
 
 def share_frames(objective: nn.Module, size: int, num_ranks: int) -> None:

@@ -156,7 +156,7 @@ def train(
         checkpoint.load_objective(objective, found, description)
     engine = Engine(objective, settings, batch_size)
     start = Progress()
-    randomness.seed(settings.seed, cluster.data_ranks(settings.sequence_parallel)[0])
+    randomness.seed(settings.seed, cluster.data_ranks(settings.num_sharing)[0])
     if found is not None:
         start = checkpoint.load(engine, found, settings.seed)
     loader = make_loader(start.position)
@@ -215,7 +215,7 @@ class Loop:
     ) -> None:
         """Nothing is read yet."""
         self.run, self.ranks, self.seen = run, cluster.find_ranks(), list[Seen]()
-        self.reader, self.num_readers = cluster.data_ranks(settings.sequence_parallel)
+        self.reader, self.num_readers = cluster.data_ranks(settings.num_sharing)
         self.spikes = Spikes(settings.spike_factor, start.recent, start.num_skipped)
         self.engine, self.loader, self.settings, self.batch_size = engine, loader, settings, batch_size
         self.report, self.stop, self.stopping = report, stop, False
@@ -230,8 +230,8 @@ class Loop:
         """The bar of progress, on the terminal of rank 0; in a log it grows a line every half minute."""
         if main:
             engine, ranks = self.engine, cluster.find_ranks()
-            sharing = engine.sequence_parallel
-            shared = f", processes that share a clip: {sharing}" if sharing > 1 else ""
+            shares = {"a clip": engine.sequence_parallel, "each matrix": engine.tensor_parallel}
+            shared = "".join(f", processes that share {what}: {one}" for what, one in shares.items() if one > 1)
             sys.stderr.write(
                 f"training on {engine.device.type} in {engine.precision}, processes: {ranks.num_ranks}, "
                 f"ZeRO stage: {engine.zero_stage}{shared}\n"

@@ -41,10 +41,13 @@ def state_bytes(num_elements: int, num_hidden: int, settings: TrainingSettings, 
 
     Args:
         num_elements: trained weights.
-        num_hidden: those of them that Muon would train; its state is one number each, Adam's two.
+        num_hidden: those of them in the transformers' matrices, which Muon would train (its state is one number each,
+            Adam's two) and tensor_parallel cuts.
         settings: of the loop.
-        num_ranks: processes that the state is cut among.
+        num_ranks: processes that the state is cut among, those that share matrices included.
     """
+    num_elements -= num_hidden - -(-num_hidden // settings.tensor_parallel)
+    num_ranks //= settings.tensor_parallel
     stage, moments = settings.zero_stage, 2 * num_elements
     if settings.optimizer == "muon":
         moments -= num_hidden

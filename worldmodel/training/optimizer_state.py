@@ -1,7 +1,8 @@
 """The optimizer's state by the names of parameters, whatever DeepSpeed has made of it.
 
 ZeRO 1 and 2 lay the parameters of a group end to end and cut the row evenly among the processes, ZeRO 3 cuts every
-parameter. By name, the state of one number of processes and one stage fits any other.
+parameter, and tensor_parallel matrices before. By name, the state of one number of processes and one stage fits any
+other.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodel.training import cluster
+from worldmodel.training.tensor_parallel import joined, part_of
 
 ADAM, MUON = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
 
@@ -18,7 +20,15 @@ ADAM, MUON = ("exp_avg", "exp_avg_sq"), ("momentum_buffer",)
 class OptimizerState:
     """Reads and writes the state of an engine's optimizer, parameter by parameter; all processes call it together."""
 
-    def __init__(self, optimizer: Any, stage: int, offloaded: bool, parameters: dict[str, nn.Parameter], utils: Any):
+    def __init__(
+        self,
+        optimizer: Any,
+        stage: int,
+        offloaded: bool,
+        parameters: dict[str, nn.Parameter],
+        utils: Any,
+        tensor_parallel: int = 1,
+    ) -> None:
         """Looks at an optimizer.
 
         Args:
@@ -27,9 +37,11 @@ class OptimizerState:
             offloaded: whether it steps in the host's memory.
             parameters: those that are trained, by name.
             utils: `deepspeed.utils`, whose functions find a parameter in its flat row.
+            tensor_parallel: neighbouring processes that share matrices; ZeRO cuts among the others.
         """
         self.optimizer, self.stage, self.parameters, self.utils = optimizer, stage, parameters, utils
         self.base = optimizer if stage == 0 else optimizer.optimizer
+        self.rank, self.num_ranks = cluster.data_ranks(tensor_parallel)
         # Here DeepSpeed keeps Muon's momentum of whole matrices, also of those it shares with its neighbour.
         self.whole_matrices = stage in (1, 2) and not offloaded
 
@@ -51,9 +63,9 @@ class OptimizerState:
     def whole(self, parameter: nn.Parameter, key: str) -> Tensor:
         """One parameter's state."""
         if self.stage == 0:
-            return self.base.state[parameter][key]
+            return joined(parameter, self.base.state[parameter][key])
         if not (self.whole_matrices and key in MUON):
-            return self.utils.safe_get_full_optimizer_state(parameter, key)
+            return joined(parameter, self.utils.safe_get_full_optimizer_state(parameter, key))
         mine = self.matrix_of(parameter)
         absent = torch.full(parameter.shape, -torch.inf, device=parameter.device)
         return cluster.largest_(absent if mine is None else mine.float().clone())
@@ -109,17 +121,18 @@ class OptimizerState:
             RuntimeError: it has another shape.
         """
         parameter = self.parameters[name]
+        value = part_of(parameter, value)
         shape = tuple(getattr(parameter, "ds_shape", parameter.shape))
         if tuple(value.shape) != shape:
             raise RuntimeError(f"the state of {name} has the shape {tuple(value.shape)}, not {shape}")
         if self.stage == 0:
             self.base.state[parameter][key].copy_(value)
         elif self.stage == 3:
-            ranks, size = cluster.find_ranks(), parameter.ds_tensor.numel()  # pyright: ignore[reportAttributeAccessIssue]
+            size = parameter.ds_tensor.numel()  # pyright: ignore[reportAttributeAccessIssue]
             # Filled up to equal parts, as DeepSpeed does; its own function for whole tensors does not.
-            padded = torch.zeros(size * ranks.num_ranks)
+            padded = torch.zeros(size * self.num_ranks)
             padded[: value.numel()] = value.flatten()
-            self.utils.safe_set_local_optimizer_state(parameter, padded[size * ranks.rank :][:size], key)
+            self.utils.safe_set_local_optimizer_state(parameter, padded[size * self.rank :][:size], key)
         elif self.whole_matrices and key in MUON:
             mine = self.matrix_of(parameter)
             if mine is not None:

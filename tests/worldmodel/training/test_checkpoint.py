@@ -132,12 +132,12 @@ def test_a_pointer_to_an_older_one_does_not_hide_the_newest(tmp_path: Path):
     assert checkpoint.choose(tmp_path) == tmp_path / "checkpoints" / "step_00000002"
 
 
-def test_a_checkpoint_from_before_clips_could_be_shared_is_resumed(tmp_path: Path):
+def test_a_checkpoint_from_before_clips_and_matrices_could_be_shared_is_resumed(tmp_path: Path):
     whole, _ = train_toy(tmp_path / "whole", steps=4)
     _, result = train_toy(tmp_path / "run", steps=4, stop=AfterThree())
     path = result.checkpoint / "checkpoint.json"
     about = json.loads(path.read_text())
-    assert about.pop("sequence_parallel") == 1
+    assert about.pop("sequence_parallel") == about.pop("tensor_parallel") == 1
     path.write_text(json.dumps(about))
     rest, _ = train_toy(tmp_path / "run", steps=4, resume=True)
     assert rest.losses == whole.losses[3:]

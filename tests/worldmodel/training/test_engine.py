@@ -99,6 +99,20 @@ def test_processes_that_share_clips_are_one_reader_and_deepspeed_is_not_told():
         deepspeed_settings(shared, batch_size=9, num_ranks=4)
 
 
+def test_processes_that_share_matrices_are_one_reader_and_deepspeed_cuts_among_them():
+    shared = replace(SETTINGS, tensor_parallel=2)
+    made = deepspeed_settings(shared, batch_size=12, num_ranks=8)
+    assert made["train_micro_batch_size_per_gpu"] == 3
+    # DeepSpeed multiplies it by another number of readers in stage 3 than before.
+    assert "train_batch_size" not in made
+    assert made["tensor_parallel"]["autotp_size"] == 2
+    assert json.loads(json.dumps(made)) == made
+    with pytest.raises(ValueError, match="training.tensor_parallel=2 must divide the 3 processes"):
+        deepspeed_settings(shared, batch_size=12, num_ranks=3)
+    with pytest.raises(ValueError, match="optimizer=muon: Muon needs whole matrices"):
+        deepspeed_settings(replace(shared, optimizer="muon"), batch_size=12, num_ranks=2)
+
+
 def test_sharing_clips_is_refused_where_there_is_no_trunk():
     with pytest.raises(ValueError, match="sequence_parallel=2 is for the world model's trunk: leave it at 1 here"):
         Engine(Toy(), replace(SETTINGS, sequence_parallel=2), BATCH_SIZE)

@@ -101,6 +101,13 @@ def test_stages_cut_more_and_more_among_the_processes():
     assert kept[1]["bucket of gradients"].device == 4 * BUCKET_ELEMENTS
 
 
+def test_matrices_are_cut_among_those_who_share_them_and_all_else_among_the_others():
+    kept = state_bytes(1000, 800, replace(SETTINGS, zero_stage=1, tensor_parallel=4), 8)
+    assert kept["weights"].device == 4 * (200 + 800 // 4)
+    assert kept["masters"].device == 4 * (200 + 800 // 4) // 2
+    assert kept["optimizer"].device == 2 * kept["masters"].device
+
+
 def test_muon_keeps_one_number_for_each_hidden_weight_and_adam_two():
     adam = state_bytes(100, 60, replace(SETTINGS, zero_stage=0), 1)["optimizer"].device
     muon = state_bytes(100, 60, replace(SETTINGS, zero_stage=0, optimizer="muon"), 1)["optimizer"].device

@@ -60,12 +60,12 @@ class World(WorldObjective):
         return loss, metrics
 
 
-def world_loader(sequence_parallel: int, accumulate: int = 1, position: int = 0) -> Loader:
+def world_loader(num_sharing: int, accumulate: int = 1, position: int = 0) -> Loader:
     from worldmodel.data import micro_batches
     from worldmodel.training import cluster
 
     settings = micro_batches(LoaderSettings(batch_size=SIZE, num_workers=0), accumulate)
-    return Loader(Clips(), settings, 0, position, *cluster.data_ranks(sequence_parallel))
+    return Loader(Clips(), settings, 0, position, *cluster.data_ranks(num_sharing))
 
 
 def steps_of_world(num_steps: int = 20, model: ModelSettings = WORLD, **settings: Any) -> dict[str, Any]:
@@ -77,8 +77,8 @@ def steps_of_world(num_steps: int = 20, model: ModelSettings = WORLD, **settings
     torch.manual_seed(0)
     world, norms = World(model), []
     engine = Engine(world, training, SIZE)
-    randomness.seed(0, cluster.data_ranks(training.sequence_parallel)[0])
-    loader = world_loader(training.sequence_parallel, training.accumulate)
+    randomness.seed(0, cluster.data_ranks(training.num_sharing)[0])
+    loader = world_loader(training.num_sharing, training.accumulate)
     for _ in range(num_steps):
         for _ in range(training.accumulate):
             engine.backward(engine.forward(next(loader))[0])
@@ -98,6 +98,6 @@ def train_world_toy(run: Path, **options: Any) -> list[float]:
     training = replace(STEPS, steps=6, **own)
     torch.manual_seed(0)
     world = World()
-    loader = lambda position: world_loader(training.sequence_parallel, training.accumulate, position)  # noqa: E731
+    loader = lambda position: world_loader(training.num_sharing, training.accumulate, position)  # noqa: E731
     train(world, loader, training, SIZE, run, Description(), **options)
     return world.losses
