@@ -23,7 +23,9 @@ def run(settings: ScalingSettings) -> None:
     machine, work = settings.machine, settings.work
     lines = [*report.assumptions(machine, work), *report.stage_tables(machine, work), ""]
     lines += [f"Clips of {report.LONG_FRAMES} frames, one in a step for each group of GPUs:", ""]
-    lines += [*report.sequence_table(machine, work), "", "The stage of the fastest step that fits, and its efficiency:"]
+    lines += [*report.sequence_table(machine, work), ""]
+    lines += [f"Clips of {work.frames} frames, one in a step for each group of GPUs that share matrices:", ""]
+    lines += [*report.tensor_table(machine, work), "", "The stage of the fastest step that fits, and its efficiency:"]
     print("\n".join([*lines, "", *report.choices(machine, work)]), flush=True)
     if settings.plot:
         from worldmodel.evaluation.plots import plot_efficiencies

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from streams.errors import UserError
-from tools.scaling.traffic import Model, Sent, of_sequence, of_stage
-from tools.scaling.worker import CASES, DEPTH, DIM
+from tools.scaling.traffic import Model, Sent, of_sequence, of_stage, of_tensor
+from tools.scaling.worker import CASES, DECODER_DEPTH, DEPTH, DIM, NUM_CODES
+from worldmodel.training.memory import FLOAT_BYTES
 
 NUM_RANKS, SECONDS_LIMIT = 2, 900
 # gloo, between CPUs, reduces everywhere and throws away what it does not scatter.
@@ -79,7 +80,7 @@ def run_workers(folder: Path) -> None:
 
 def compare(name: str, found: list[dict[str, Any]]) -> Beside:
     """One case of all processes beside the arithmetic."""
-    expected = expected_of(name, found[0]["num_elements"], found[0]["num_tokens"])
+    expected = expected_of(name, found[0])
     whole = Counter[str]()
     for one in expected:
         whole[one.kind] += one.num_bytes  # type: ignore[assignment]
@@ -89,11 +90,26 @@ def compare(name: str, found: list[dict[str, Any]]) -> Beside:
     return Beside(name, {kind: float(whole[kind]) for kind in counted}, counted, sent, mean)
 
 
-def expected_of(name: str, num_elements: int, num_tokens: int) -> list[Sent]:
-    """What a case sends, by arithmetic."""
+def expected_of(name: str, found: dict[str, int]) -> list[Sent]:
+    """What a case sends, by arithmetic.
+
+    Args:
+        name: of the case.
+        found: `num_elements`, weights that are trained; of a process and step `num_tokens`, the trunk's, `num_items`,
+            frames that are decoded, and `state_tokens` that the decoder is given of each.
+    """
     case = CASES[name]
-    kept: dict[str, Any] = {"kept_elements": 0} if "not kept" in name else {}
-    sent = of_stage(case["zero_stage"], num_elements, NUM_RANKS, case.get("accumulate", 1), **kept)
-    recompute = case.get("recompute_activations", False)
+    recompute, num_tokens = case.get("recompute_activations", False), found["num_tokens"]
     trunk = Model("measured", DIM, DEPTH)
+    if (size := case.get("tensor_parallel", 1)) > 1:
+        decoder = Model("decoder", DIM, DECODER_DEPTH)
+        part = found["num_elements"] - (trunk.num_elements + decoder.num_elements) * (size - 1) // size
+        # All processes share matrices here: DeepSpeed reduces gradients in groups of one, which sends nothing.
+        sent = [Sent("all_reduce", float(FLOAT_BYTES * part), 1), *of_tensor(trunk, size, num_tokens, recompute)]
+        sent += of_tensor(decoder, size, found["num_items"] * NUM_CODES, recompute)
+        # Its keys and values are also of the states, whose gradients are added up too.
+        states = FLOAT_BYTES * DECODER_DEPTH * DIM * found["num_items"] * found["state_tokens"]
+        return [*sent, Sent("all_reduce", float(states), size)]
+    kept: dict[str, Any] = {"kept_elements": 0} if "not kept" in name else {}
+    sent = of_stage(case["zero_stage"], found["num_elements"], NUM_RANKS, case.get("accumulate", 1), **kept)
     return sent + of_sequence(trunk, case.get("sequence_parallel", 1), num_tokens, recompute)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tools.scaling.efficiency import MODELS, Step, best, memory_of, step_of, steps_of
+from tools.scaling.efficiency import LARGEST, MODELS, Step, best, memory_of, step_of, steps_of
 from tools.scaling.settings import Machine, Work
 from tools.scaling.traffic import Model
 
@@ -81,6 +81,20 @@ def sequence_table(machine: Machine, work: Work, count: int = 64) -> list[str]:
             row = [model.name, str(size), str(chosen), *cells(steps[chosen], machine)]
             rows.append([*row, f"{steps[chosen].efficiency:.0%}", f"{longest}"])
     return table([*head, "longest clip that fits, frames"], rows)
+
+
+def tensor_table(machine: Machine, work: Work, count: int = 64) -> list[str]:
+    """What sharing matrices costs and saves, of 64 GPUs in the best stage, or in stage 3 where none fits."""
+    head = ["model", "GPUs that share", "stage", "NVLink GB", "network GB", "memory GB", "step s", "efficiency"]
+    rows = []
+    for model in (*MODELS, LARGEST):
+        for size in SHARED:
+            steps = steps_of(model, STAGES, count, replace(work, clips=1 / size), machine, tensor_parallel=size)
+            stage = best(steps, machine)
+            chosen = max(STAGES) if stage is None else stage
+            rows.append([model.name, str(size), str(chosen), *cells(steps[chosen], machine)])
+            rows[-1].append(f"{steps[chosen].efficiency:.0%}")
+    return table(head, rows)
 
 
 def longest_clip(model: Model, stage: int, count: int, work: Work, machine: Machine, size: int) -> int:

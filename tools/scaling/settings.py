@@ -37,6 +37,7 @@ class Work:
         accumulate: micro-batches of a step.
         recompute: whether blocks run again in the backward pass.
         block_bytes: that a block keeps for its backward pass, per token and channel: measured, in bf16.
+        cut_bytes: those of them that lie in heads and hidden channels, which processes that share matrices divide.
     """
 
     frames: int = 32
@@ -45,6 +46,7 @@ class Work:
     accumulate: int = 1
     recompute: bool = True
     block_bytes: float = 60.21875
+    cut_bytes: float = 44.15625
 
     @property
     def tokens(self) -> float:

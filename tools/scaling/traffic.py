@@ -1,4 +1,4 @@
-"""What a training step sends, by arithmetic: of each ZeRO stage as DeepSpeed runs it, and of sequence parallelism."""
+"""What a training step sends, by arithmetic: of each ZeRO stage as DeepSpeed runs it, of shared clips and matrices."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -40,11 +40,13 @@ class Sent:
         kind: of the collective.
         num_bytes: of the whole tensors that are reduced, gathered or scattered; of an all-to-all, what a process has.
         size: processes that take part; neighbours where they are fewer than all.
+        stride: of their numbers; of neighbours 1.
     """
 
     kind: Kind
     num_bytes: float
     size: int
+    stride: int = 1
 
     @property
     def by_process(self) -> float:
@@ -57,7 +59,7 @@ class Sent:
 
         Nodes reduce or gather first within, each process its share of the rest between the nodes.
         """
-        inside = min(self.size, NODE)
+        inside = min(self.size, max(1, NODE // self.stride))
         nodes = self.size // inside
         if self.kind == "all_to_all":  # every part has its own receiver
             share = self.num_bytes / self.size
@@ -67,7 +69,12 @@ class Sent:
 
 
 def of_stage(
-    stage: int, num_elements: int, num_ranks: int, accumulate: int = 1, kept_elements: float = LIVE_ELEMENTS
+    stage: int,
+    num_elements: int,
+    num_ranks: int,
+    accumulate: int = 1,
+    kept_elements: float = LIVE_ELEMENTS,
+    stride: int = 1,
 ) -> list[Sent]:
     """Gradients and weights of a step; weights and gradients are fp32.
 
@@ -81,19 +88,20 @@ def of_stage(
         num_ranks: processes.
         accumulate: micro-batches of a step; stages 2 and 3 reduce in each.
         kept_elements: DeepSpeed's stage3_max_reuse_distance.
+        stride: of the processes' numbers: those between share the matrices.
     """
     whole = float(FLOAT_BYTES * num_elements)
     if stage == 0:
-        return [Sent("all_reduce", whole, num_ranks)]
+        return [Sent("all_reduce", whole, num_ranks, stride)]
     if stage < 3:
         return [
-            Sent("all_reduce", whole * (accumulate if stage == 2 else 1), num_ranks),
-            Sent("all_gather", whole, num_ranks),
+            Sent("all_reduce", whole * (accumulate if stage == 2 else 1), num_ranks, stride),
+            Sent("all_gather", whole, num_ranks, stride),
         ]
     again = max(0.0, whole - FLOAT_BYTES * kept_elements / 2)
     return [
-        Sent("all_gather", accumulate * (whole + again), num_ranks),
-        Sent("reduce_scatter", accumulate * whole, num_ranks),
+        Sent("all_gather", accumulate * (whole + again), num_ranks, stride),
+        Sent("reduce_scatter", accumulate * whole, num_ranks, stride),
     ]
 
 
@@ -119,3 +127,25 @@ def of_sequence(
         Sent("all_gather", states, size),
         Sent("reduce_scatter", states, size),
     ]
+
+
+def of_tensor(
+    model: Model, size: int, num_tokens: float, recompute: bool = False, value_bytes: int = FLOAT_BYTES
+) -> list[Sent]:
+    """What sharing matrices sends in a step: of every block, sums over the group that are as large as its input.
+
+    Forwards they are what leaves attention and feed-forward. Backwards they are the gradients of what enters queries,
+    keys with values, and gates with values, each for itself, and in fp32, for it comes from a norm. A block that runs
+    again ends before its last sum, which nothing needs.
+
+    Args:
+        model: whose trunk it is.
+        size: processes that share matrices.
+        num_tokens: tokens that the trunk reads in a step, of all clips and views of a group.
+        recompute: whether blocks run once more in the backward pass.
+        value_bytes: of a number that a product gives: 2 in bf16.
+    """
+    if size == 1:
+        return []
+    each = (2 + recompute) * value_bytes + 3 * FLOAT_BYTES
+    return [Sent("all_reduce", float(model.depth * model.dim * num_tokens * each), size)]

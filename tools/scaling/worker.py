@@ -18,6 +18,7 @@ from worldmodel.training.engine import Engine
 
 NO_HEADS = HeadSettings(flow=0.0, speed=0.0, arrow_of_time=0.0, correspondence=0.0)
 DIM, DEPTH, NUM_CODES, NUM_FRAMES, BATCH = 256, 4, 21, 8, 4
+DECODER_DEPTH = 2  # of `build_model`
 NUM_WARM_UP = 2  # ZeRO-3 learns the order of the layers in the first step
 CASES: dict[str, dict[str, Any]] = {
     "stage 0": {"zero_stage": 0},
@@ -28,6 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
     "stage 3, weights not kept": {"zero_stage": 3},
     "stage 1, a clip shared by 2": {"zero_stage": 1, "sequence_parallel": 2},
     "the same, recomputing": {"zero_stage": 1, "sequence_parallel": 2, "recompute_activations": True},
+    "stage 1, matrices shared by 2": {"zero_stage": 1, "tensor_parallel": 2},
+    "the same matrices, recomputing": {"zero_stage": 1, "tensor_parallel": 2, "recompute_activations": True},
 }
 # Weights that are about to be used again are kept as well, as far as ZeRO-3 looks ahead.
 NOT_KEPT = {
@@ -44,7 +47,7 @@ def count(name: str) -> dict[str, Any]:
     objective = WorldObjective(model, NO_HEADS).train()
     num_elements = sum(weight.numel() for weight in objective.parameters() if weight.requires_grad)
     engine = Engine(objective, settings, BATCH)
-    _, num_readers = cluster.data_ranks(settings.sequence_parallel)
+    _, num_readers = cluster.data_ranks(settings.num_sharing)
     size = BATCH // num_readers // settings.accumulate
     batch = batch_of(random_codes(size, NUM_FRAMES, NUM_CODES))
     for _ in range(NUM_WARM_UP):
@@ -61,6 +64,8 @@ def count(name: str) -> dict[str, Any]:
     return {
         "num_elements": num_elements,
         "num_tokens": size * NUM_FRAMES * model.trunk.num_tokens,
+        "num_items": size * model.settings.decoded_frames,
+        "state_tokens": model.trunk.num_tokens,
         "bytes": counted.bytes,
         "calls": counted.calls,
         "sent": sent,

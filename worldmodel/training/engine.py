@@ -155,6 +155,10 @@ class CanBeCut(Protocol):
         """Raises ValueError where heads or hidden channels do not divide among so many processes."""
         ...
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Matrices of the transformers' blocks."""
+        ...
+
 
 def parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
     """Trainable parameters in groups.
@@ -257,8 +261,9 @@ class Engine:
             share_frames(objective, settings.sequence_parallel, ranks.num_ranks)
         self.tensor_parallel = settings.tensor_parallel
         dictionary = deepspeed_settings(settings, batch_size, ranks.num_ranks)
-        objective.to(self.device)
         self.cut = cut_matrices(objective, settings.tensor_parallel) if settings.tensor_parallel > 1 else None
+        if self.cut is None:
+            objective.to(self.device)
         self.num_micro, self.num_backward, self.num_updates = settings.accumulate, 0, 0
         groups = parameter_groups(objective, settings)
         # Not kept in the groups themselves: a resumed run would take over the ratio of its checkpoint.
@@ -435,7 +440,7 @@ def cut_matrices(objective: nn.Module, size: int) -> CutMatrices:
     if not isinstance(objective, CanBeCut):
         raise ValueError(f"training.tensor_parallel={size} is for the world model's transformers: leave it at 1 here")
     objective.check_cut(size)
-    return CutMatrices(objective, size)
+    return CutMatrices(objective, objective.hidden_matrices(), size)
 
 
 def share_frames(objective: nn.Module, size: int, num_ranks: int) -> None:

@@ -79,16 +79,22 @@ class CutMatrices:
         size: processes of a group.
     """
 
-    def __init__(self, objective: nn.Module, size: int) -> None:
+    def __init__(self, objective: nn.Module, matrices: list[nn.Parameter], size: int) -> None:
         """Gives every process the weights of process 0, of which DeepSpeed is about to cut parts.
 
+        All but the matrices is put on the device, which need not hold them whole: DeepSpeed puts the parts there.
+
         Args:
-            objective: on the device.
+            objective: in the host's memory.
+            matrices: those that are cut.
             size: processes of a group.
         """
         self.objective, self.size = objective, size
-        for value in objective.state_dict(keep_vars=True).values():
-            dist.broadcast(value.detach(), 0)
+        device, cut = cluster.device(), {id(one) for one in matrices}
+        for value in [*objective.parameters(), *objective.buffers()]:
+            there = value.detach().to(device)
+            dist.broadcast(there, 0)
+            value.data = there.to(value.device) if id(value) in cut else there
         self.heads = [(module, module.num_heads) for module in objective.modules() if hasattr(module, "num_heads")]
 
     def begin(self, engine: Any) -> None:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from tools.scaling.efficiency import MODELS, best, measured_block_bytes, memory_of, step_of, steps_of
+from tools.scaling.efficiency import LARGEST, MODELS, best, measured_block_bytes, memory_of, step_of, steps_of
 from tools.scaling.settings import Machine, Work
 from tools.scaling.traffic import of_stage
 
@@ -58,6 +58,22 @@ def test_memory_falls_with_the_stage_and_with_what_is_recomputed():
     whole, half = (memory_of(SMALL, 1, 64, replace(WORK, clips=clips)) for clips in (1.0, 0.5))
     state = memory_of(SMALL, 1, 64, replace(WORK, clips=0.0))
     assert whole - state == pytest.approx(2 * (half - state))
+
+
+def test_gpus_that_share_matrices_hold_a_part_of_them_and_all_that_enters_a_block():
+    alone, shared = (memory_of(LARGEST, 3, 64, replace(WORK, clips=1 / size), size) for size in (1, 4))
+    # Three quarters of the copy in bf16, and of what heads and hidden channels keep.
+    saved = 2 * LARGEST.num_elements + WORK.cut_bytes * LARGEST.dim * WORK.frames * WORK.frame_tokens
+    # ZeRO cuts the state as small either way.
+    assert alone - shared == pytest.approx(0.75 * saved, rel=1e-3)
+    apart, sharing = (step_of(MIDDLE, 1, 64, replace(WORK, clips=1 / size), MACHINE, 1, size) for size in (1, 2))
+    assert sharing.compute_seconds == pytest.approx(apart.compute_seconds / 2)
+    assert sharing.efficiency < apart.efficiency
+
+
+def test_what_processes_that_share_matrices_divide_was_measured():
+    found = 2 * (measured_block_bytes() - measured_block_bytes(tensor_parallel=2))
+    assert found == pytest.approx(Work().cut_bytes, rel=0.1)
 
 
 def test_a_block_keeps_as_much_per_token_and_channel_whatever_its_size():

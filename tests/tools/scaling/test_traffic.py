@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tools.scaling.traffic import Model, Sent, of_sequence, of_stage
+from tools.scaling.traffic import Model, Sent, of_sequence, of_stage, of_tensor
 from worldmodel.attention import Block
 from worldmodel.training.memory import LIVE_ELEMENTS
 
@@ -72,3 +72,20 @@ def test_sharing_clips_sends_tokens_for_heads_and_back():
     assert gathered.num_bytes == scattered.num_bytes == 4 * 100 * 64
     again = of_sequence(Model("", 64, 3), 2, 100, recompute=True, value_bytes=2)[0]
     assert again.num_bytes == exchanged.num_bytes / 2 * 3 / 2
+
+
+def test_processes_that_are_no_neighbours_meet_fewer_of_their_group_in_a_node():
+    nvlink, network = Sent("all_gather", 800.0, 8, stride=4).by_links
+    assert nvlink == 800 / 2
+    assert network == 800 / 2 * 3 / 4
+    assert Sent("all_gather", 800.0, 4, stride=8).by_links == (0, 800 * 3 / 4)
+    assert {one.stride for stage in (0, 1, 2, 3) for one in of_stage(stage, GB, 4, stride=2)} == {2}
+
+
+def test_sharing_matrices_adds_up_what_leaves_and_the_gradients_of_what_enters():
+    assert of_tensor(Model("", 64, 3), 1, 100) == []
+    (summed,) = of_tensor(Model("", 64, 3), 2, 100)
+    # Of 100 tokens in three blocks, twice forwards and three times backwards.
+    assert (summed.kind, summed.num_bytes, summed.size) == ("all_reduce", (2 + 3) * 100 * 64 * 3 * 4, 2)
+    (again,) = of_tensor(Model("", 64, 3), 2, 100, recompute=True, value_bytes=2)
+    assert again.num_bytes == (3 * 2 + 3 * 4) * 100 * 64 * 3

@@ -8,11 +8,13 @@ def test_a_process_alone_sends_nothing():
     assert found["sent"] == 0
     assert found["num_tokens"] == BATCH * NUM_FRAMES * 4
     assert found["num_elements"] > 10**6
+    assert (found["num_items"], found["state_tokens"]) == (BATCH * 4, 4)
 
 
 def test_every_stage_is_counted():
     assert {case["zero_stage"] for case in CASES.values()} == {0, 1, 2, 3}
-    assert any(case.get("sequence_parallel") == 2 for case in CASES.values())
+    for name in ("sequence_parallel", "tensor_parallel"):
+        assert any(case.get(name) == 2 for case in CASES.values())
 
 
 def test_a_case_that_needs_two_processes_is_refused_with_one():
