@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tests.worldmodel.training.test_memory import held_by
@@ -82,6 +83,23 @@ def inside(stage: int) -> dict[str, Any]:
     found["heads"] = [block.attention.num_heads for block in blocks]
     found["kept"] = all(torch.equal(value, world.state_dict()[name]) for name, value in weights.items())
     return found
+
+
+def state_put_back(folder: Path) -> bool:
+    """Whether the optimizer's state, cut by matrices and by ZeRO 3, is as it was after it was saved and set."""
+    engine = Engine(World(), replace(STEPS, zero_stage=3, tensor_parallel=2), SIZE)
+    for batch, _ in zip(world_loader(2), range(2), strict=False):
+        engine.backward(engine.forward(batch)[0])
+        engine.update(1e-3)
+    mine, path = engine.optimizer_state(), folder / "state_{}.safetensors"
+    save_file(mine, str(path).format(cluster.find_ranks().rank))
+    cluster.barrier()
+    files = [load_file(str(path).format(rank)) for rank in range(cluster.find_ranks().num_ranks)]
+    engine.begin_optimizer(2, (item for file in files for item in file.items()))
+    again = engine.optimizer_state()
+    engine.close()
+    moved = any(value.abs().max() > 0 for value in mine.values())
+    return moved and mine.keys() == again.keys() and all(torch.equal(again[name], mine[name]) for name in mine)
 
 
 def two(folder: Path) -> None:

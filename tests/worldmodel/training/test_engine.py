@@ -99,20 +99,6 @@ def test_processes_that_share_clips_are_one_reader_and_deepspeed_is_not_told():
         deepspeed_settings(shared, batch_size=9, num_ranks=4)
 
 
-def test_processes_that_share_matrices_are_one_reader_and_deepspeed_cuts_among_them():
-    shared = replace(SETTINGS, tensor_parallel=2)
-    made = deepspeed_settings(shared, batch_size=12, num_ranks=8)
-    assert made["train_micro_batch_size_per_gpu"] == 3
-    # DeepSpeed multiplies it by another number of readers in stage 3 than before.
-    assert "train_batch_size" not in made
-    assert made["tensor_parallel"]["autotp_size"] == 2
-    assert json.loads(json.dumps(made)) == made
-    with pytest.raises(ValueError, match="training.tensor_parallel=2 must divide the 3 processes"):
-        deepspeed_settings(shared, batch_size=12, num_ranks=3)
-    with pytest.raises(ValueError, match="optimizer=muon: Muon needs whole matrices"):
-        deepspeed_settings(replace(shared, optimizer="muon"), batch_size=12, num_ranks=2)
-
-
 def test_sharing_clips_is_refused_where_there_is_no_trunk():
     with pytest.raises(ValueError, match="sequence_parallel=2 is for the world model's trunk: leave it at 1 here"):
         Engine(Toy(), replace(SETTINGS, sequence_parallel=2), BATCH_SIZE)
@@ -436,15 +422,19 @@ def test_several_processes_train_as_one_on_the_same_batch(
         assert found["lossesbf16"] != found["losses1"]
 
 
-def test_four_processes_share_clips_as_two_and_as_one(
+def test_four_processes_share_clips_or_matrices_as_two_and_as_one(
     two_processes: list[dict[str, Any]], four_processes: list[dict[str, Any]]
 ):
     alone, two = steps_of_world(num_steps=4), two_processes[0]["world"]
     assert two["losses"] != pytest.approx(alone["losses"], rel=1e-4)  # which read different clips
     for found in four_processes:
-        for name, expected in (("groups of 2", two), ("group of 4", alone)):
+        for name, expected in (("groups of 2", two), ("group of 4", alone), ("matrices of groups of 2", two)):
             assert found[name]["losses"] == pytest.approx(expected["losses"], rel=1e-5), name
             assert found[name]["norms"] == pytest.approx(expected["norms"], rel=1e-3), name
+
+
+def test_state_that_is_cut_twice_is_put_back_to_the_bit(four_processes: list[dict[str, Any]]):
+    assert [found["put back"] for found in four_processes] == [True] * 4
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

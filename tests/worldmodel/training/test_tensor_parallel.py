@@ -15,7 +15,7 @@ from tests.worldmodel.training.shared_matrices import CASES, EXCHANGES, halves, 
 from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, Toy, finish, launch
 from tests.worldmodel.training.world import World, steps_of_world, train_world_toy
 from worldmodel.attention import Block
-from worldmodel.training.engine import Engine
+from worldmodel.training.engine import Engine, deepspeed_settings
 from worldmodel.training.tensor_parallel import LAYERS, joined, part_of, refuse_unfit, section_of
 
 # The same sums in another order; `python -m tests.worldmodel.training.test_tensor_parallel` prints by how much they
@@ -125,6 +125,20 @@ def test_the_patterns_name_each_weight_of_a_block_that_is_cut_or_sees_a_part():
 def test_deepspeed_is_told_nothing_where_nothing_is_cut():
     assert section_of(1) == {}
     assert section_of(4)["tensor_parallel"]["autotp_size"] == 4
+
+
+def test_processes_that_share_matrices_are_one_reader_and_deepspeed_cuts_among_them():
+    shared = replace(SETTINGS, tensor_parallel=2)
+    made = deepspeed_settings(shared, batch_size=12, num_ranks=8)
+    assert made["train_micro_batch_size_per_gpu"] == 3
+    # DeepSpeed multiplies it by another number of readers in stage 3 than before.
+    assert "train_batch_size" not in made
+    assert made["tensor_parallel"]["autotp_size"] == 2
+    assert json.loads(json.dumps(made)) == made
+    with pytest.raises(ValueError, match="training.tensor_parallel=2 must divide the 3 processes"):
+        deepspeed_settings(shared, batch_size=12, num_ranks=3)
+    with pytest.raises(ValueError, match="optimizer=muon: Muon needs whole matrices"):
+        deepspeed_settings(replace(shared, optimizer="muon"), batch_size=12, num_ranks=2)
 
 
 def test_what_is_not_cut_stays_as_it_is():

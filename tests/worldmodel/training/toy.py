@@ -228,13 +228,16 @@ def exchanged(folder: Path) -> dict[str, Any]:
 
 
 def sameness(folder: Path) -> None:
-    """`losses_of_stages` alone, for many processes, and clips that two or four of them share."""
+    """`losses_of_stages` alone, for many processes, and clips or matrices that two or four of them share."""
+    from tests.worldmodel.training.shared_matrices import state_put_back
     from tests.worldmodel.training.world import steps_of_world
     from worldmodel.training import cluster
 
     found = losses_of_stages(folder)
     found["groups of 2"] = steps_of_world(num_steps=4, sequence_parallel=2, zero_stage=3)
     found["group of 4"] = steps_of_world(num_steps=4, sequence_parallel=4, zero_stage=2)
+    found["matrices of groups of 2"] = steps_of_world(num_steps=4, tensor_parallel=2, zero_stage=2)
+    found["put back"] = state_put_back(folder)
     (folder / f"rank{cluster.find_ranks().rank}.json").write_text(json.dumps(found))
     cluster.leave(0)
 
