@@ -18,8 +18,10 @@ from worldmodel.errors import SettingsError
 
 GREEDY = SAMPLINGS["likeliest"]
 LEARNERS = ("one-stack", "raster", "masked", "factorised", "no-copy", "motion-copy")
+# Of the orders of places there is one here; tests/tools/ablation/test_code_by_code.py has them all.
+COMPARED = [name for name in CANDIDATES if name not in ("spiral", "quadtree", "random-order")]
 # The rounds of the other are drawn anew with every prediction, so single codes are not comparable.
-STEADY = [name for name in CANDIDATES if name != "masked"]
+STEADY = [name for name in COMPARED if name != "masked"]
 
 
 def some_codes(candidate: Candidate, num_clips: int = 2) -> Tensor:
@@ -33,7 +35,7 @@ def batch_of(codes: Tensor) -> CodeBatch:
     return CodeBatch(codes, codes, codes[:, ::2], none, silent, thumbnails)
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", COMPARED)
 def test_no_frame_knows_what_comes_later(name: str):
     candidate = lively(name)
     codes = some_codes(candidate)
@@ -45,7 +47,7 @@ def test_no_frame_knows_what_comes_later(name: str):
     torch.testing.assert_close(candidate.predict(other).nats[:, :6], before)
 
 
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", COMPARED)
 def test_every_frame_knows_the_last_one_and_none_before_the_window(name: str):
     candidate, frame = lively(name), NUM_FRAMES - 2
     codes = some_codes(candidate, 1)
