@@ -41,6 +41,7 @@ RANKS = (
     ("worldmodel.rollouts.rollout", "worldmodel.rollouts.rollout_codes"),
     ("worldmodel.objective",),
     ("worldmodel.training", "worldmodel.evaluation"),
+    ("worldmodel.checks",),
     ("worldmodel.run", "worldmodel.data", "worldmodel.doctor"),
     ("worldmodel.rollouts", "worldmodel.evaluation.world"),
     (

@@ -11,6 +11,7 @@ from torch import nn
 from streams.clip import Batch, to_float, to_uint8
 from streams.loader import Loader
 from worldmodel.cache.latents import CodeBatch
+from worldmodel.checks import check_family, check_training, check_videos, settings_to_blame
 from worldmodel.codecs.dct import PictureDCT
 from worldmodel.codecs.hybrid import PictureHybrid
 from worldmodel.codecs.objective import PictureObjective, SoundObjective
@@ -20,18 +21,7 @@ from worldmodel.config import write_settings
 from worldmodel.data import first_batch, micro_batches, open_clips, open_data
 from worldmodel.evaluation.previews import preview_pictures
 from worldmodel.objective import WorldObjective
-from worldmodel.run import (
-    SETTINGS,
-    LoadedRun,
-    begin_run,
-    check_beginning,
-    check_family,
-    check_training,
-    check_videos,
-    describe_run,
-    settings_to_blame,
-    write_together,
-)
+from worldmodel.run import SETTINGS, LoadedRun, begin_run, check_beginning, describe_run, write_together
 from worldmodel.settings import TokenizerSettings, TrainSettings
 from worldmodel.training import cluster
 from worldmodel.training.checkpoint import Description

@@ -11,10 +11,11 @@ from torch import nn
 from worldmodel.cache.encoding import by_kind, clip_settings, thumbnail_size
 from worldmodel.cache.info import CacheInfo
 from worldmodel.cache.latents import LatentCache
+from worldmodel.checks import settings_to_blame
 from worldmodel.codecs.store import Codec
 from worldmodel.data import open_data
 from worldmodel.objective import WorldObjective
-from worldmodel.run import Prepared, prepare_run, settings_to_blame
+from worldmodel.run import Prepared, prepare_run
 from worldmodel.settings import TrainSettings
 from worldmodel.training import cluster, randomness
 from worldmodel.training.engine import Engine, deepspeed_settings

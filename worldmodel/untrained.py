@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from streams.clip import Batch, to_float, to_uint8
+from worldmodel.checks import check_family, check_videos, settings_to_blame
 from worldmodel.codecs.dct import PictureDCT
 from worldmodel.codecs.store import DESCRIPTION, build_codec, save_codec
 from worldmodel.config import write_settings
 from worldmodel.data import first_batch, open_clips
 from worldmodel.errors import CheckpointError
 from worldmodel.evaluation.metrics import psnr
-from worldmodel.run import SETTINGS, check_family, check_videos, settings_to_blame
+from worldmodel.run import SETTINGS
 from worldmodel.settings import TokenizerSettings
 from worldmodel.training import cluster
 
