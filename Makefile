@@ -24,7 +24,7 @@ demo: $(STAMP)
 	$(VENV)/bin/worldmodel demo
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(STAMP)
 	$(VENV)/bin/ruff format --check

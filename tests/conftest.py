@@ -19,6 +19,26 @@ hypothesis.settings.register_profile("worldmodel", deadline=None)
 hypothesis.settings.load_profile("worldmodel")
 
 
+# They take longest, so they come first: else, at the end, one process of the suite waits for the other.
+SLOW_FILES = (
+    "tests/tools/kill_storm/test_short_storm.py",
+    "tests/test_readme.py",
+    "tests/test_learning.py",
+    "tests/worldmodel/training/test_ulysses.py",
+    "tests/worldmodel/training/test_engine.py",
+    "tests/worldmodel/training/test_tensor_parallel.py",
+    "tests/slurm/test_preemption.py",
+    "tests/slurm/test_lost_nodes.py",
+    "tests/slurm/test_cut_link.py",
+    "tests/tools/scaling/test_measured.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow files first, all else in its order."""
+    items.sort(key=lambda item: not str(item.path).endswith(SLOW_FILES))
+
+
 @pytest.fixture(autouse=True)
 def fixed_threads_and_seed() -> None:
     """Two threads and one seed, so that a test is the same alone, in the suite and on any machine."""
