@@ -1,6 +1,7 @@
 """What competes: a net for the next frame's codes. Training and measures ask nothing else of it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -65,6 +66,50 @@ class Candidate(nn.Module):
     def wide_matrices(self) -> tuple[list[nn.Parameter], float]:
         """Matrices that sum over the trunk's channels, and what Adam's learning rate is multiplied by for them."""
         return self.world.wide_matrices()
+
+
+class FrameByFrame(Candidate):
+    """The trunk as it is, and a decoder that has its own way to imagine a frame."""
+
+    # Its codes are not predicted a scale at a time, so none are moved together.
+    samplings = ("drawn", "likeliest")
+
+    def imagine(
+        self,
+        state: Float[Tensor, "item token dim"],
+        previous: Int[Tensor, "item code"],
+        sampling: SamplingSettings,
+        generator: torch.Generator,
+    ) -> Int[Tensor, "item code"]:
+        """Codes of the frame after `state`; `previous` are those of the frame before it."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def roll_out(
+        self, prompt: Int[Tensor, "batch frame code"], sampling: SamplingSettings, generator: torch.Generator
+    ) -> Iterator[Int[Tensor, "batch code"]]:
+        """Endless frames after the prompt."""
+        cache, hears, codes = self.model.start(), silent(prompt), prompt[:, -1]
+        state = self.model.read(prompt, hears, cache)
+        while True:
+            codes = self.imagine(state, codes, sampling, generator)
+            yield codes
+            state = self.model.step(codes, hears, cache)
+
+
+def decoder_arguments(model: WorldModel) -> dict[str, Any]:
+    """What a decoder is built with that takes the place of a model's.
+
+    The codec has one code in a place; `tools.ablation.candidates.build` has looked.
+    """
+    decoder = model.decoder
+    return {
+        "settings": model.settings.decoder,
+        "quantizers": list(decoder.quantizers),
+        "state_grids": [each.state_grid for each in decoder.inputs],
+        "state_places": model.trunk.places,
+        "copy_bias": model.settings.copy_bias,
+    }
 
 
 def silent(codes: Int[Tensor, "batch frame code"]) -> Bool[Tensor, " batch"]:

@@ -1,12 +1,10 @@
 """A decoder that predicts the codes of a scale one after another: next-token prediction, in any order of places."""
 
-from collections.abc import Iterator
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tools.ablation.candidate import Candidate, silent
+from tools.ablation.candidate import FrameByFrame, decoder_arguments
 from tools.ablation.orders import ORDERS
 from worldmodel.attention import grid_positions
 from worldmodel.decoder import DecoderCache, FrameDecoder, ScalePrediction, spread_of
@@ -25,14 +23,9 @@ class OrderedDecoder(FrameDecoder):
 
     def __init__(self, model: WorldModel, order: str) -> None:
         """Take the place of a model's decoder."""
-        settings, decoder = model.settings, model.decoder
-        state_grids = [each.state_grid for each in decoder.inputs]
-        super().__init__(
-            settings.decoder, list(decoder.quantizers), state_grids, model.trunk.places, settings.copy_bias
-        )
-        assert all(scale.planes == 1 for scale in self.scales), "a place has one code"
+        super().__init__(**decoder_arguments(model))
         self.orders = [ORDERS[order](scale.height, scale.width) for scale in self.scales]
-        self.last = nn.Linear(self.quantizers[0].dim + 2, settings.decoder.dim)
+        self.last = nn.Linear(self.quantizers[0].dim + 2, model.settings.decoder.dim)
         self.apply(initialise)
         starts = [columns.start for columns in self.slices]
         self.order = torch.cat([start + places for start, places in zip(starts, self.orders, strict=True)])
@@ -103,24 +96,20 @@ class OrderedDecoder(FrameDecoder):
         return torch.cat((values.new_zeros(len(codes), 1, self.last.in_features), known), 1)
 
 
-class CodeByCode(Candidate):
+class CodeByCode(FrameByFrame):
     """The trunk as it is, the decoder code by code."""
-
-    samplings = ("drawn", "likeliest")
 
     def __init__(self, model: WorldModel, order: str) -> None:
         """Replace the decoder of a model by one that takes the places of a scale in this order."""
         super().__init__(model)
         self.decoder = model.decoder = OrderedDecoder(model, order)
 
-    @torch.no_grad()
-    def roll_out(
-        self, prompt: Int[Tensor, "batch frame code"], sampling: SamplingSettings, generator: torch.Generator
-    ) -> Iterator[Int[Tensor, "batch code"]]:
-        """Endless frames after the prompt; codes are drawn one by one, so none are moved together."""
-        cache, hears, codes = self.model.start(), silent(prompt), prompt[:, -1]
-        state = self.model.read(prompt, hears, cache)
-        while True:
-            codes = self.decoder.imagine(state, codes, sampling, generator)
-            yield codes
-            state = self.model.step(codes, hears, cache)
+    def imagine(
+        self,
+        state: Float[Tensor, "item token dim"],
+        previous: Int[Tensor, "item code"],
+        sampling: SamplingSettings,
+        generator: torch.Generator,
+    ) -> Int[Tensor, "item code"]:
+        """Each code is drawn before the next is predicted."""
+        return self.decoder.imagine(state, previous, sampling, generator)

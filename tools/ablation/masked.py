@@ -4,14 +4,13 @@ After MaskGIT (Chang et al. 2022), as 1xgpt has it for video.
 """
 
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from tools.ablation.candidate import Candidate, silent
+from tools.ablation.candidate import FrameByFrame, decoder_arguments, silent
 from worldmodel.decoder import FrameDecoder, ScalePrediction, spread_of
 from worldmodel.model import WorldModel, initialise
 from worldmodel.objective import NextFrame
@@ -27,14 +26,9 @@ class MaskedDecoder(FrameDecoder):
 
     def __init__(self, model: WorldModel) -> None:
         """Take the place of a model's decoder."""
-        settings, decoder = model.settings, model.decoder
-        state_grids = [each.state_grid for each in decoder.inputs]
-        super().__init__(
-            settings.decoder, list(decoder.quantizers), state_grids, model.trunk.places, settings.copy_bias
-        )
-        assert all(scale.planes == 1 for scale in self.scales), "a place has one code"
+        super().__init__(**decoder_arguments(model))
         self.apply(initialise)
-        self.kinds = nn.Parameter(torch.randn(2, settings.decoder.dim) * 0.02)  # known, hidden
+        self.kinds = nn.Parameter(torch.randn(2, model.settings.decoder.dim) * 0.02)  # known, hidden
 
     def predict(
         self,
@@ -68,10 +62,8 @@ class MaskedDecoder(FrameDecoder):
         return tokens + self.kinds[hidden[:, columns].long()]
 
 
-class Masked(Candidate):
+class Masked(FrameByFrame):
     """The trunk as it is, the decoder by rounds."""
-
-    samplings = ("drawn", "likeliest")
 
     def __init__(self, model: WorldModel) -> None:
         """Replace the decoder of a model."""
@@ -99,18 +91,6 @@ class Masked(Candidate):
             predictions = self.decoder.predict(states, previous, target, places >= start)
             rounds.append((now, NextFrame.of(predictions, previous, target, torch.ones_like(now))))
         return joined(rounds)
-
-    @torch.no_grad()
-    def roll_out(
-        self, prompt: Int[Tensor, "batch frame code"], sampling: SamplingSettings, generator: torch.Generator
-    ) -> Iterator[Int[Tensor, "batch code"]]:
-        """Endless frames after the prompt."""
-        cache, hears, codes = self.model.start(), silent(prompt), prompt[:, -1]
-        state = self.model.read(prompt, hears, cache)
-        while True:
-            codes = self.imagine(state, codes, sampling, generator)
-            yield codes
-            state = self.model.step(codes, hears, cache)
 
     def imagine(
         self,
