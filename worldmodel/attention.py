@@ -3,10 +3,10 @@
 Rotary embedding: Su et al. 2021, "RoFormer". QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -93,13 +93,40 @@ def attend(
     if backend == "flex":
         return _attend_by_flex(query, key, value, sight)
     pieces = pieces_of(sight, query.device, backend == "sdpa" and query.device.type == "cpu")
+    queries = runs_of(query, [piece.queries for piece in pieces])
+    keys, values = (runs_of(each, [piece.keys for piece in pieces]) for each in (key, value))
     outs = [
-        F.scaled_dot_product_attention(
-            query[:, :, piece.queries], key[:, :, piece.keys], value[:, :, piece.keys], attn_mask=piece.mask
-        )
-        for piece in pieces
+        F.scaled_dot_product_attention(q, k, v, attn_mask=piece.mask)
+        for q, k, v, piece in zip(queries, keys, values, pieces, strict=True)
     ]
-    return outs[0] if len(outs) == 1 else torch.cat(outs, 2)
+    # A token's heads stay side by side, as the next layer wants them.
+    return outs[0] if len(outs) == 1 else torch.cat([out.transpose(1, 2) for out in outs], 1).transpose(1, 2)
+
+
+def runs_of(x: Float[Tensor, "batch head token channel"], runs: list[slice]) -> Sequence[Tensor]:
+    """Runs of the tokens, which may overlap."""
+    if len(runs) > 1 and torch.is_grad_enabled() and x.requires_grad:
+        return Runs.apply(x, runs)  # type: ignore[return-value]
+    return [x[:, :, run] for run in runs]
+
+
+class Runs(torch.autograd.Function):
+    """Runs of the tokens. Backwards, all are added up in one tensor, where each slice would fill one as large."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, runs: list[slice]) -> tuple[Tensor, ...]:
+        """Cuts the runs out."""
+        ctx.runs, ctx.shape = runs, x.shape
+        return tuple(x[:, :, run] for run in runs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Adds their gradients up."""
+        batch, head, token, channel = ctx.shape
+        whole = gradients[0].new_zeros(batch, token, head, channel).transpose(1, 2)
+        for run, gradient in zip(ctx.runs, gradients, strict=True):
+            whole[:, :, run] += gradient
+        return whole, None
 
 
 def _attend_by_flex(query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:
@@ -163,8 +190,19 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "batch token dim"], angles: Float[Tensor, "token half"]
     ) -> tuple[Float[Tensor, "batch head token channel"], Float[Tensor, "batch head token channel"]]:
         """Rotated keys, and values."""
-        key, value = self.key_value(x).unflatten(-1, (2 * self.num_heads, self.head_dim)).transpose(1, 2).chunk(2, 1)
-        return rotate(self.key_norm(key.float()), angles).to(value.dtype), value
+        key, value = self.key_value(x).unflatten(-1, (2 * self.num_heads, self.head_dim)).chunk(2, 2)
+        return self._turned(self.key_norm, key, angles), value.transpose(1, 2)
+
+    def queries(
+        self, x: Float[Tensor, "batch token dim"], angles: Float[Tensor, "token half"]
+    ) -> Float[Tensor, "batch head token channel"]:
+        """Rotated queries."""
+        return self._turned(self.query_norm, self.query(x).unflatten(-1, (self.num_heads, self.head_dim)), angles)
+
+    @staticmethod
+    def _turned(norm: nn.LayerNorm, x: Tensor, angles: Tensor) -> Tensor:
+        # Normed where a token's heads are side by side: after the transposition it would be a copy.
+        return rotate(norm(x.float()).transpose(1, 2), angles).to(x.dtype)
 
     def forward(
         self,
@@ -176,9 +214,7 @@ class Attention(nn.Module):
         by: Attend = attend,
     ) -> Float[Tensor, "batch token dim"]:
         """Attend from x to the given keys and values; without a sight every token sees all of them."""
-        query = self.query(x).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-        query = rotate(self.query_norm(query.float()), angles).to(value.dtype)
-        attended = by(query, key, value, sight, self.backend)
+        attended = by(self.queries(x, angles), key, value, sight, self.backend)
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def products_flops(

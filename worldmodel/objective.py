@@ -58,7 +58,7 @@ class NextFrame:
         """Hold what was predicted of all scales against the codes that came; an item is a frame of the batch."""
         parts = target.split([x.error.shape[1] for x in predictions], 1)
         pairs = list(zip(predictions, parts, strict=True))
-        nats = [F.cross_entropy(x.logits.transpose(1, 2), part, reduction="none") for x, part in pairs]
+        nats = [cross_entropy(x.logits, part) for x, part in pairs]
         # The cross-entropy is the logarithm of the sum of all exponentials without the logit of the target.
         log_z = [n + x.logits.gather(2, part[..., None])[..., 0] for n, (x, part) in zip(nats, pairs, strict=True)]
         right = [x.logits.argmax(-1) == part for x, part in pairs]
@@ -75,6 +75,14 @@ class NextFrame:
     def bits_per_frame(self) -> Float[Tensor, ""]:
         """Mean number of bits to tell the next frame's codes."""
         return (self.nats * self.counted).sum(-1).mean() / math.log(2)
+
+
+def cross_entropy(
+    logits: Float[Tensor, "item code vocabulary"], target: Int[Tensor, "item code"]
+) -> Float[Tensor, "item code"]:
+    """Nats of every code."""
+    # In rows: with the vocabulary in the middle, as torch wants it of more axes, all logits would be copied.
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
 
 
 class WorldObjective(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.worldmodel.tiny import MODEL, QUANTIZER, VOCABULARY, random_codes, tiny_model, tiny_quantizer
 from worldmodel.cache.latents import CodeBatch
 from worldmodel.model import WorldModel
-from worldmodel.objective import BASE_DIM, HEADS, WorldObjective
+from worldmodel.objective import BASE_DIM, HEADS, WorldObjective, cross_entropy
 from worldmodel.settings import HeadSettings
 
 NUM_FRAMES, NUM_PICTURE, NUM_SOUND = 8, 21, 5
@@ -398,3 +398,9 @@ def test_the_heads_learn_views_that_can_be_told_apart():
     for head in ("arrow_of_time", "speed"):
         assert sum(float(found[f"{head}/score"]) for found in metrics) / 4 > 0.9, head
         assert metrics[0][f"{head}/chance"] == 0.5
+
+
+def test_the_cross_entropy_is_torchs():
+    logits, target = torch.randn(3, 5, 7), torch.randint(7, (3, 5))
+    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+    torch.testing.assert_close(cross_entropy(logits, target), expected)
