@@ -26,6 +26,7 @@ SLOW_FILES = (
     "tests/test_learning.py",
     "tests/worldmodel/training/test_ulysses.py",
     "tests/worldmodel/training/test_engine.py",
+    "tests/worldmodel/training/test_compiling.py",
     "tests/worldmodel/training/test_tensor_parallel.py",
     "tests/slurm/test_preemption.py",
     "tests/slurm/test_lost_nodes.py",

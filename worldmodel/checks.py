@@ -80,6 +80,8 @@ def check_plain(training: TrainingSettings) -> None:
         raise SettingsError("training.optimizer=muon is for the world model's transformers: a codec needs adamw")
     if training.recompute_activations:
         raise SettingsError("training.recompute_activations is for the world model's transformers: a codec has none")
+    if training.compile:
+        raise SettingsError("training.compile is for the world model's transformers: a codec has none")
     if training.sequence_parallel != 1:
         raise SettingsError(
             f"training.sequence_parallel={training.sequence_parallel} is for the world model's trunk: a codec needs 1"

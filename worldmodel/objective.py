@@ -126,6 +126,11 @@ class WorldObjective(nn.Module):
         for block in self.blocks:
             block.recompute = on
 
+    def compile_blocks(self, on: bool) -> None:
+        """Runs what is before and after the attention of a block as compiled code while it is trained."""
+        for block in self.blocks:
+            block.compiled = on
+
     def share_frames(self, group: FrameGroup | None) -> None:
         """Lets a group of processes share every clip: the trunk's frames are divided, and then the decoder's.
 

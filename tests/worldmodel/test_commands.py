@@ -271,4 +271,6 @@ def test_muon_is_refused_for_a_codec_before_anything_is_written(whole_run: Whole
         SettingsError, match="optimizer=muon is for the world model's transformers: a codec needs adamw"
     ):
         train_codec(replace(settings, training=replace(TRAINING, optimizer="muon")))
+    with pytest.raises(SettingsError, match="compile is for the world model's transformers: a codec has none"):
+        train_codec(replace(settings, training=replace(TRAINING, compile=True)))
     assert not (tmp_path / "run").exists()

@@ -88,6 +88,7 @@ class TrainBenchSettings:
         output: file of all numbers (JSON); train_DATE.json in the folder above if empty.
         rounds: times that everything is measured; contenders take turns.
         steps: of every contender in a round.
+        compile: ours runs a second time as training.compile=true has it, where there is a compiler.
         quick: 85 codes, two rounds of one step: shows that all works, and measures nothing well.
     """
 
@@ -102,6 +103,7 @@ class TrainBenchSettings:
     output: str = ""
     rounds: int = 5
     steps: int = 2
+    compile: bool = True
     quick: bool = False
 
 

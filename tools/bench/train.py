@@ -1,6 +1,12 @@
-"""Measures training the world model against the same model with one masked attention call, and against the peak."""
+"""Measures training the world model against the same model with one masked attention call, and against the peak.
 
+Ours runs twice, as it is and compiled (training.compile=true); "ours" is the faster of the two.
+"""
+
+import copy
 import dataclasses
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,11 +27,15 @@ from tools.bench.untrained import (
     with_attention,
 )
 from worldmodel.cache.latents import CodeBatch
+from worldmodel.errors import SettingsError
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
 from worldmodel.settings import HeadSettings
+from worldmodel.training.compiling import require_compiler
 
 NEAR = 1e-5  # how far the two attentions may be apart, of values near 1
+NEAR_GRADIENTS = 1e-3  # how far gradients may be apart, of the largest entry of a tensor
+EAGER, COMPILED = "ours as it is", "ours with training.compile=true"
 NO_HEADS = HeadSettings(flow=0.0, speed=0.0, arrow_of_time=0.0, correspondence=0.0)
 
 
@@ -56,25 +66,32 @@ def run(settings: TrainBenchSettings) -> None:
 
 
 def measure(num_codes: int, patch: int, settings: TrainBenchSettings) -> tuple[Race, list[Finding]]:
-    """Whole training steps of both in turns; and how far ours is from the peak of this machine's matrix product."""
+    """Whole training steps of all in turns; and how far ours is from the peak of this machine's matrix product."""
     model = build_model(num_codes, settings.dim, settings.depth, patch, settings.window_frames)
-    models = {"ours": model, "dense mask": with_attention(model, "dense")}
+    models = {EAGER: model, "dense mask": with_attention(model, "dense")}
     batch = batch_of(random_codes(settings.batch, settings.num_frames, num_codes))
-    apart = require_same(models["ours"], models["dense mask"], batch)
+    apart = require_same(model, models["dense mask"], batch)
     flops = step_flops(WorldObjective(model, NO_HEADS).train(), batch)
     peaks = [matmul_flops_per_second()]
     units = batch.picture.numel()
     steps = {name: training_step(other, batch) for name, other in models.items()}
+    name = f"{num_codes} codes in {model.trunk.num_tokens} tokens"
+    findings = [
+        Finding("train: same outputs", name, EAGER, apart, "largest difference", "to the dense mask, one batch")
+    ]
+    if settings.compile and compiler_there():
+        steps[COMPILED], found = compiled_step(model, batch, name)
+        findings += found
     for step in steps.values():
         step()  # to warm up
     runners = {name: lambda _, step=step: repeated(step, units, settings.steps) for name, step in steps.items()}
-    name = f"{num_codes} codes in {model.trunk.num_tokens} tokens"
-    race = Race(f"train: {num_codes} codes", name, "codes", take_turns(runners, settings.rounds))
+    costs, form = with_fastest(take_turns(runners, settings.rounds))
+    race = Race(f"train: {num_codes} codes", name, "codes", costs, {"ours": form})
     peaks.append(matmul_flops_per_second())
     seconds, floor = float(np.median(race.costs["ours"])) * units, flops / max(peaks)
     note = f"{flops / 1e9:.1f} GFLOP a step, peak {max(peaks) / 1e9:.1f} GFLOP per CPU-second"
     return race, [
-        Finding("train: same outputs", name, "ours", apart, "largest difference", "to the dense mask, one batch"),
+        *findings,
         Finding("train: MFU", name, "ours", 100 * floor / seconds, "%", note),
         Finding("train: floor", name, "ours", floor, "s", f"{seconds:.3f} CPU-seconds measured"),
     ]
@@ -92,6 +109,56 @@ def training_step(model: WorldModel, batch: CodeBatch) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return step
+
+
+def compiler_there() -> bool:
+    """Whether compiled code can be made here; says so where it cannot."""
+    try:
+        require_compiler(torch.device("cpu"))
+    except SettingsError as error:
+        print(f"not compiled: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def compiled_step(model: WorldModel, batch: CodeBatch, name: str) -> tuple[Callable[[], None], list[Finding]]:
+    """A training step of a compiled copy, whose gradients are the model's; how far they are apart, and what it took."""
+    objectives = [WorldObjective(copy.deepcopy(model), NO_HEADS).train() for _ in range(2)]
+    objectives[1].compile_blocks(True)
+    begun = time.perf_counter()
+    apart = require_same_gradients(objectives[0], objectives[1], batch)
+    seconds = time.perf_counter() - begun
+    return training_step(objectives[1].model, batch), [
+        Finding("train: same gradients", name, COMPILED, apart, "of each tensor's largest", "to eager, one batch"),
+        Finding("train: compile time", name, COMPILED, seconds, "s", "elapsed, with a step of both; less if cached"),
+    ]
+
+
+def require_same_gradients(eager: WorldObjective, compiled: WorldObjective, batch: CodeBatch) -> float:
+    """Whoever learns something else is not in the race; returns the largest difference of gradients.
+
+    It is measured in the largest entry of each tensor's gradient.
+    """
+    gradients = []
+    for objective in (eager, compiled):
+        torch.manual_seed(0)  # of the frames that are drawn
+        objective(batch)[0].backward()
+        gradients.append({name: one.grad for name, one in objective.named_parameters() if one.grad is not None})
+        objective.zero_grad()
+    apart = 0.0
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        difference = (gradient - gradients[1][name]).abs().max() / gradient.abs().max().clamp(min=1e-6)
+        apart = max(apart, float(difference))
+    assert apart <= NEAR_GRADIENTS, f"the gradients differ by {apart:g}"
+    return apart
+
+
+def with_fastest(costs: dict[str, list[float]]) -> tuple[dict[str, list[float]], str]:
+    """The costs with "ours", the faster of our forms by the median round; and which one that is."""
+    forms = [name for name in (EAGER, COMPILED) if name in costs]
+    best = min(forms, key=lambda name: float(np.median(costs[name])))
+    return {"ours": costs[best], **costs}, best
 
 
 @torch.no_grad()

@@ -157,6 +157,9 @@ class TrainingSettings:
         accumulate: micro-batches that a batch is cut into, one after another on each device; their gradients are
             averaged. For a loss that is a mean over equal clips nothing changes but the memory that a step needs.
         recompute_activations: keep only what enters a transformer's block, and run it again in the backward pass.
+        compile: run the transformers' blocks, but for attention itself, as code that torch.compile makes for them when
+            the run starts, which takes about half a minute and needs a compiler (g++, and Python's headers for a GPU);
+            with ZeRO stages 0 to 2, and without tensor_parallel.
         offload: what lies in the host's memory instead of the device's: the optimizer with its state (from ZeRO
             stage 1 on), and also the parameters (stage 3).
         sequence_parallel: neighbouring processes that share every clip, each with its part of the trunk's frames, for
@@ -186,6 +189,7 @@ class TrainingSettings:
     zero_stage: Literal[0, 1, 2, 3] = 1
     accumulate: int = 1
     recompute_activations: bool = False
+    compile: bool = False
     offload: Literal["none", "optimizer", "parameters"] = "none"
     sequence_parallel: int = 1
     tensor_parallel: int = 1

@@ -20,7 +20,7 @@ from deepspeed.runtime.utils import clip_grad_norm_
 
 from worldmodel.frame_group import FrameGroup
 from worldmodel.settings import TrainingSettings
-from worldmodel.training import cluster
+from worldmodel.training import cluster, compiling
 from worldmodel.training.memory import BUCKET_ELEMENTS
 from worldmodel.training.optimizer_state import OptimizerState, keys_of
 from worldmodel.training.tensor_parallel import CutMatrices, joined, refuse_unfit, section_of
@@ -49,6 +49,7 @@ def deepspeed_settings(settings: TrainingSettings, batch_size: int, num_ranks: i
         if (size := getattr(settings, name)) < 1 or num_ranks % size:
             raise ValueError(f"training.{name}={size} must divide the {num_ranks} processes")
     refuse_unfit(settings)
+    compiling.refuse_unfit(settings)
     sharing = settings.num_sharing
     num_readers = num_ranks // sharing
     if batch_size % (num_readers * settings.accumulate):
@@ -135,6 +136,15 @@ class Recomputes(Protocol):
 
     def recompute_activations(self, on: bool) -> None:
         """Keeps only what enters a block, and runs the block again in the backward pass."""
+        ...
+
+
+@runtime_checkable
+class Compiles(Protocol):
+    """An objective whose transformers can run as compiled code."""
+
+    def compile_blocks(self, on: bool) -> None:
+        """Compiles the blocks when they are next trained."""
         ...
 
 
@@ -256,6 +266,8 @@ class Engine:
             objective.recompute_activations(settings.recompute_activations)
         elif settings.recompute_activations:
             raise ValueError("training.recompute_activations is for the world model's transformers: leave it out here")
+        if settings.compile:
+            compile_blocks(objective, self.device)
         self.sequence_parallel = settings.sequence_parallel
         if settings.sequence_parallel > 1:
             share_frames(objective, settings.sequence_parallel, ranks.num_ranks)
@@ -417,6 +429,8 @@ class Engine:
         objective = self.objective
         if self.sequence_parallel > 1 and isinstance(objective, SharesFrames):
             objective.share_frames(None)
+        if isinstance(objective, Compiles):
+            objective.compile_blocks(False)
         with self.whole():
             new = {
                 id(value): nn.Parameter(joined(value, value).detach().clone(), requires_grad=value.requires_grad)
@@ -429,6 +443,19 @@ class Engine:
                 setattr(module, name, new[id(value)])
         if self.cut is not None:
             self.cut.end(deepspeed.utils.groups)
+
+
+def compile_blocks(objective: nn.Module, device: torch.device) -> None:
+    """Lets the objective's transformers run as compiled code.
+
+    Raises:
+        ValueError: it has none.
+        SettingsError: there is no compiler that works.
+    """
+    if not isinstance(objective, Compiles):
+        raise ValueError("training.compile is for the world model's transformers: leave it out here")
+    compiling.require_compiler(device)
+    objective.compile_blocks(True)
 
 
 def cut_matrices(objective: nn.Module, size: int) -> CutMatrices:

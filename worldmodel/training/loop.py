@@ -275,12 +275,7 @@ class Loop:
         started, first = time.perf_counter(), self.loader.position
         batch = next(self.loader).to(self.engine.device)
         share = (self.loader.position - first) // self.num_readers
-        if self.step_flops == 0:
-            with flops.counted(self.engine.objective) as counted:
-                loss, metrics = self.engine.forward(batch)
-            self.step_flops = self.settings.accumulate * counted.training
-        else:
-            loss, metrics = self.engine.forward(batch)
+        loss, metrics = self.engine.forward(batch) if self.step_flops else self.first_forward(batch)
         self.seen.append(Seen(first + self.reader * share, first + (self.reader + 1) * share, loss.detach()))
         self.own_seconds += time.perf_counter() - started
         flags = Flags(loss.detach(), self.stop.requested)
@@ -293,6 +288,18 @@ class Loop:
             )
         self.meter.add(loss.detach(), metrics)
         return mean / self.ranks.num_ranks
+
+    def first_forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and metrics of the first micro-batch, whose operations are counted."""
+        with flops.counted(self.engine.objective) as counted:
+            if self.settings.compile:
+                # Compiled code calls no hooks: a pass more, as if it had not been, in which nothing is compiled.
+                with randomness.kept(), torch.no_grad():
+                    self.engine.objective(batch)
+            else:
+                found = self.engine.forward(batch)
+        self.step_flops = self.settings.accumulate * counted.training
+        return self.engine.forward(batch) if self.settings.compile else found
 
     def broken(self, what: str, step: int) -> NonFiniteLossError:
         """Writes down which samples every process read in this step; all processes call it together."""

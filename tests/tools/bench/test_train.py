@@ -3,20 +3,24 @@ from pathlib import Path
 
 import pytest
 
+from tools.bench import train
 from tools.bench.__main__ import main
-from tools.bench.train import require_same
+from tools.bench.train import COMPILED, EAGER, NO_HEADS, require_same, require_same_gradients, with_fastest
 from tools.bench.untrained import batch_of, build_model, random_codes, with_attention
+from worldmodel.errors import SettingsError
+from worldmodel.objective import WorldObjective
 
 TINY = ["--codes=[21]", "--patches=[2]", "--dim=32", "--depth=1", "--num_frames=4", "--rounds=1", "--steps=1"]
+PLAIN = [*TINY, "--compile=false"]
 
 
 def test_a_run_prints_tables_and_writes_all_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["train", *TINY, f"--folder={tmp_path}", f"--output={tmp_path / 'numbers.json'}"]) == 0
+    assert main(["train", *PLAIN, f"--folder={tmp_path}", f"--output={tmp_path / 'numbers.json'}"]) == 0
     printed = capsys.readouterr().out
     for name in ("processor:", "21 codes in 4 tokens", "train: MFU", "numbers.json"):
         assert name in printed
     numbers = json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))
-    assert set(numbers["races"][0]["costs"]) == {"ours", "dense mask"}
+    assert set(numbers["races"][0]["costs"]) == {"ours", "ours as it is", "dense mask"}
     found = {finding["task"]: finding["value"] for finding in numbers["findings"]}
     assert found["train: same outputs"] <= 1e-5
     assert 0 < found["train: MFU"] <= 100
@@ -32,3 +36,33 @@ def test_a_model_that_computes_something_else_is_not_in_the_race():
 def test_a_number_of_codes_without_a_pyramid_is_one_line_and_a_status(capsys: pytest.CaptureFixture[str]):
     assert main(["train", "--codes=[50]"]) == 1
     assert capsys.readouterr().err.startswith("error: codes=50: no pyramid of squares")
+
+
+def test_a_model_that_learns_something_else_is_not_in_the_race():
+    batch = batch_of(random_codes(1, 4, 21))
+    ours, same, other = (
+        WorldObjective(build_model(21, 32, 1, window_frames=frames), NO_HEADS).train() for frames in (8, 8, 1)
+    )
+    assert require_same_gradients(ours, same, batch) == 0
+    with pytest.raises(AssertionError, match="the gradients differ by"):
+        require_same_gradients(ours, other, batch)
+
+
+def test_ours_is_the_faster_of_our_forms_and_is_named():
+    costs = {EAGER: [2.0, 9.0, 2.0], COMPILED: [1.0, 1.0, 9.0], "dense mask": [0.5, 0.5, 0.5]}
+    assert with_fastest(costs) == ({"ours": costs[COMPILED], **costs}, COMPILED)
+    del costs[COMPILED]
+    assert with_fastest(costs) == ({"ours": costs[EAGER], **costs}, EAGER)
+
+
+def test_without_a_compiler_ours_runs_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def nothing_there(device: object) -> None:
+        raise SettingsError("no g++")
+
+    monkeypatch.setattr(train, "require_compiler", nothing_there)
+    assert main(["train", *TINY, f"--folder={tmp_path}"]) == 0
+    printed = capsys.readouterr()
+    assert "not compiled: no g++" in printed.err
+    assert COMPILED not in printed.out
