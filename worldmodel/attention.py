@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -33,10 +33,10 @@ def grid_positions(height: int, width: int) -> Float[Tensor, "token 2"]:
     return torch.cartesian_prod(rows, columns)
 
 
-def rotary_angles(
+def rotary_turns(
     time_frames: Float[Tensor, " token"], places: Float[Tensor, "token 2"], head_dim: int
-) -> Float[Tensor, "token half"]:
-    """Rotation angles of every token for half of the head's channels: time, then row, then column."""
+) -> Complex[Tensor, "token half"]:
+    """Rotations of every token, as complex numbers, for half of the head's channels: time, then row, then column."""
     num_time = int(head_dim // 2 * TIME_SHARE)
     num_row = (head_dim // 2 - num_time) // 2
     num_column = head_dim // 2 - num_time - num_row
@@ -46,7 +46,8 @@ def rotary_angles(
         coordinate[:, None].double() * _frequencies(count, *periods).to(coordinate.device)
         for coordinate, (count, periods) in zip(coordinates, sizes, strict=True)
     ]
-    return torch.cat(angles, 1).remainder(2 * torch.pi).float()
+    joined = torch.cat(angles, 1).remainder(2 * torch.pi).float()
+    return torch.polar(torch.ones_like(joined), joined)
 
 
 def _frequencies(count: int, shortest: float, longest: float) -> Tensor:
@@ -55,19 +56,20 @@ def _frequencies(count: int, shortest: float, longest: float) -> Tensor:
 
 
 def rotate(
-    x: Float[Tensor, "batch head token channel"], angles: Float[Tensor, "token half"]
+    x: Float[Tensor, "batch head token channel"], turns: Complex[Tensor, "token half"]
 ) -> Float[Tensor, "batch head token channel"]:
-    """Rotate the channel pairs of queries or keys by their token's angles, in fp32.
+    """Rotate the channel pairs of queries or keys by their token's turns, in fp32.
 
     As complex numbers: one multiplication instead of four and a concatenation.
     """
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2).to(x.dtype)
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Switches autocast off: distances between latents cancel, and must not lose bits to bfloat16."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+    on = device.type != "meta" and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
 
 
 def attend(
@@ -187,38 +189,38 @@ class Attention(nn.Module):
         self.key_norm = nn.LayerNorm(self.head_dim, bias=False)
 
     def keys_values(
-        self, x: Float[Tensor, "batch token dim"], angles: Float[Tensor, "token half"]
+        self, x: Float[Tensor, "batch token dim"], turns: Complex[Tensor, "token half"]
     ) -> tuple[Float[Tensor, "batch head token channel"], Float[Tensor, "batch head token channel"]]:
         """Rotated keys, and values."""
         key, value = self.key_value(x).unflatten(-1, (2 * self.num_heads, self.head_dim)).chunk(2, 2)
-        return self._turned(self.key_norm, key, angles), value.transpose(1, 2)
+        return self._turned(self.key_norm, key, turns), value.transpose(1, 2)
 
     def queries(
-        self, x: Float[Tensor, "batch token dim"], angles: Float[Tensor, "token half"]
+        self, x: Float[Tensor, "batch token dim"], turns: Complex[Tensor, "token half"]
     ) -> Float[Tensor, "batch head token channel"]:
         """Rotated queries."""
-        return self._turned(self.query_norm, self.query(x).unflatten(-1, (self.num_heads, self.head_dim)), angles)
+        return self._turned(self.query_norm, self.query(x).unflatten(-1, (self.num_heads, self.head_dim)), turns)
 
     @staticmethod
-    def _turned(norm: nn.LayerNorm, x: Tensor, angles: Tensor) -> Tensor:
+    def _turned(norm: nn.LayerNorm, x: Tensor, turns: Tensor) -> Tensor:
         # Normed where a token's heads are side by side: after the transposition it would be a copy.
-        return rotate(norm(x.float()).transpose(1, 2), angles).to(x.dtype)
+        return rotate(norm(x.float()).transpose(1, 2), turns).to(x.dtype)
 
     def forward(
         self,
         x: Float[Tensor, "batch token dim"],
-        angles: Float[Tensor, "token half"],
+        turns: Complex[Tensor, "token half"],
         key: Float[Tensor, "batch head other channel"],
         value: Float[Tensor, "batch head other channel"],
         sight: Sight | None,
         by: Attend = attend,
     ) -> Float[Tensor, "batch token dim"]:
         """Attend from x to the given keys and values; without a sight every token sees all of them."""
-        attended = by(self.queries(x, angles), key, value, sight, self.backend)
+        attended = by(self.queries(x, turns), key, value, sight, self.backend)
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def products_flops(
-        self, x: Tensor, angles: Tensor, key: Tensor, value: Tensor, sight: Sight | None, *_by: Attend
+        self, x: Tensor, turns: Tensor, key: Tensor, value: Tensor, sight: Sight | None, *_by: Attend
     ) -> int:
         """Operations of attention itself: of the pairs that see each other, whatever a kernel computes besides."""
         # Processes that share clips have a part of the queries that the sight is of.
@@ -263,7 +265,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch token dim"],
-        angles: Float[Tensor, "token half"],
+        turns: Complex[Tensor, "token half"],
         past: tuple[Tensor, Tensor] | None,
         sight: Sight | None,
         by: Attend = attend,
@@ -274,7 +276,7 @@ class Block(nn.Module):
             return checkpoint(
                 self.run,
                 x,
-                angles,
+                turns,
                 past,
                 sight,
                 by,
@@ -282,29 +284,29 @@ class Block(nn.Module):
                 preserve_rng_state=False,
                 context_fn=as_before,
             )
-        return self.run(x, angles, past, sight, by)
+        return self.run(x, turns, past, sight, by)
 
     def run(
-        self, x: Tensor, angles: Tensor, past: tuple[Tensor, Tensor] | None, sight: Sight | None, by: Attend = attend
+        self, x: Tensor, turns: Tensor, past: tuple[Tensor, Tensor] | None, sight: Sight | None, by: Attend = attend
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """What `forward` does, whose activations are all kept."""
         if self.compiled and self.training and torch.is_grad_enabled():
-            return self._run_compiled(x, angles, past, sight, by)
+            return self._run_compiled(x, turns, past, sight, by)
         normed = self.attention_norm(x)
-        key, value = self.attention.keys_values(normed, angles)
+        key, value = self.attention.keys_values(normed, turns)
         if past is not None:
             key, value = torch.cat((past[0], key), 2), torch.cat((past[1], value), 2)
-        x = x + self.attention(normed, angles, key, value, sight, by)
+        x = x + self.attention(normed, turns, key, value, sight, by)
         return x + self.feed(self.feed_norm(x)), (key, value)
 
     def _run_compiled(
-        self, x: Tensor, angles: Tensor, past: tuple[Tensor, Tensor] | None, sight: Sight | None, by: Attend
+        self, x: Tensor, turns: Tensor, past: tuple[Tensor, Tensor] | None, sight: Sight | None, by: Attend
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The same by compiled code; attention is not in it, which has kernels of its own and many forms."""
         enter, leave = compiled_parts()
         # Code is made anew for a view of something else: the first block's input is one.
         x = x.clone() if x._is_view() else x
-        query, key, value = enter(self, x, angles.cos(), angles.sin())
+        query, key, value = enter(self, x, turns.real, turns.imag)
         if past is not None:
             key, value = torch.cat((halves_first(past[0]), key), 2), torch.cat((past[1], value), 2)
         out = leave(self, x, by(query, key, value, sight, self.attention.backend))

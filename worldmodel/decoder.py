@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, full_precision, grid_positions, rotary_angles
+from worldmodel.attention import Block, full_precision, grid_positions, rotary_turns
 from worldmodel.codecs.dct_latents import CoefficientLatents
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.layout import Scale
@@ -191,10 +191,10 @@ class FrameDecoder(nn.Module):
         self.sizes = [scale.num_places for scale in self.scales]
         places = torch.cat([grid_positions(scale.height, scale.width) for scale in self.scales])
         still = torch.zeros(len(places)), torch.zeros(len(state_places))
-        self.angles: Tensor
-        self.state_angles: Tensor
-        self.register_buffer("angles", rotary_angles(still[0], places, head_dim), persistent=False)
-        self.register_buffer("state_angles", rotary_angles(still[1], state_places, head_dim), persistent=False)
+        self.turns: Tensor
+        self.state_turns: Tensor
+        self.register_buffer("turns", rotary_turns(still[0], places, head_dim), persistent=False)
+        self.register_buffer("state_turns", rotary_turns(still[1], state_places, head_dim), persistent=False)
         self.sight = Sight.of_scales(self.sizes, len(state_places))
 
     def forward(
@@ -207,7 +207,7 @@ class FrameDecoder(nn.Module):
         asked = self.ask(state, previous, codes)
         x = torch.cat(asked.tokens, 1)
         for block, past in zip(self.blocks, self._remember(state), strict=True):
-            x, _ = block(x, self.angles, past, self.sight)
+            x, _ = block(x, self.turns, past, self.sight)
         return self.answer(x, asked, previous)
 
     def ask(
@@ -253,9 +253,9 @@ class FrameDecoder(nn.Module):
         """Logits of the next scale, whose coarser scales are already in `codes` (finer columns are not read)."""
         level = cache.num_scales
         x, left_over = self.scale_inputs(state, previous, codes, cache)
-        angles = self.angles.split(self.sizes)[level]
+        turns = self.turns.split(self.sizes)[level]
         for number, block in enumerate(self.blocks):
-            x, cache.layers[number] = block(x, angles, cache.layers[number], None)
+            x, cache.layers[number] = block(x, turns, cache.layers[number], None)
         cache.num_scales += 1
         return self.read(level, x, left_over, previous)[0]
 
@@ -311,7 +311,7 @@ class FrameDecoder(nn.Module):
         return self.readouts[level](x, left_over, self.vectors(level), previous[:, self.slices[level]])
 
     def _remember(self, state: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [block.attention.keys_values(state, self.state_angles) for block in self.blocks]
+        return [block.attention.keys_values(state, self.state_turns) for block in self.blocks]
 
     def _old(self, modality: int, state: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         module = self.inputs[modality]

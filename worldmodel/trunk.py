@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, attend, rotary_angles
+from worldmodel.attention import Block, attend, rotary_turns
 from worldmodel.frame_group import FrameGroup
 from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
@@ -61,6 +61,9 @@ class Trunk(nn.Module):
         self.head_dim = settings.dim // settings.num_heads
         self.register_buffer("places", places, persistent=False)
         self.places: Tensor
+        self.place_turns: Tensor
+        turns = rotary_turns(torch.zeros(len(places)), places, self.head_dim)
+        self.register_buffer("place_turns", turns, persistent=False)
         self.blocks = Modules[Block](
             Block(settings.dim, settings.num_heads, settings.attention) for _ in range(settings.depth)
         )
@@ -77,11 +80,10 @@ class Trunk(nn.Module):
     ) -> Float[Tensor, "batch part token dim"]:
         """States of this process's frames of whole clips, of which the others have as many each; see `forward`."""
         num_frames = tokens.shape[1]
-        x = tokens
+        x, turns = tokens, self._turns(group.rank * num_frames, num_frames)
         for block, axis in zip(self.blocks, self.axes, strict=True):
-            angles = self._angles(axis, group.rank * num_frames, num_frames)
             sight, by = self._sight(axis, group.size * num_frames), attend if axis == "space" else group.attend
-            out, _ = block(fold(x, axis), angles, None, sight, by)
+            out, _ = block(fold(x, axis), turns[axis], None, sight, by)
             x = unfold(out, axis, x)
         return self.norm(x)
 
@@ -99,12 +101,12 @@ class Trunk(nn.Module):
         """
         num_frames = tokens.shape[1]
         num_past = min(cache.num_frames, self.window_frames - 1)
-        x, layers = tokens, []
+        x, layers, turns = tokens, [], self._turns(cache.num_frames, num_frames)
         for number, (block, axis) in enumerate(zip(self.blocks, self.axes, strict=True)):
             past = cache.layers[number] if cache.layers and axis != "space" else None
             # One frame sees all that is kept.
             sight = self._sight(axis, num_frames, num_past) if num_frames > 1 else None
-            out, (key, value) = block(fold(x, axis), self._angles(axis, cache.num_frames, num_frames), past, sight)
+            out, (key, value) = block(fold(x, axis), turns[axis], past, sight)
             keep = self._num_kept(axis)
             layers.append((key[:, :, -keep:], value[:, :, -keep:]) if keep else (key[:, :, :0], value[:, :, :0]))
             x = unfold(out, axis, x)
@@ -120,14 +122,12 @@ class Trunk(nn.Module):
             return None
         return Sight.of_frames(num_frames, self.num_tokens if axis == "both" else 1, self.window_frames, num_past)
 
-    def _angles(self, axis: Axis, start: int, num_frames: int) -> Tensor:
-        """Of the tokens of an item; along one axis they differ in nothing else."""
+    def _turns(self, start: int, num_frames: int) -> dict[Axis, Tensor]:
+        """Of the tokens of an item, for every axis that blocks attend over; along one they differ in nothing else."""
         times = torch.arange(start, start + num_frames, device=self.places.device).double()
-        if axis == "space":
-            return rotary_angles(torch.zeros_like(self.places[:, 0]).double(), self.places, self.head_dim)
-        if axis == "time":
-            return rotary_angles(times, self.places.new_zeros(num_frames, 2), self.head_dim)
-        return rotary_angles(times.repeat_interleave(self.num_tokens), self.places.repeat(num_frames, 1), self.head_dim)
+        time_turns = rotary_turns(times, self.places.new_zeros(num_frames, 2), self.head_dim)
+        both = (time_turns[:, None] * self.place_turns).flatten(0, 1)
+        return {"both": both, "space": self.place_turns, "time": time_turns}
 
 
 def fold(x: Float[Tensor, "batch frame token dim"], axis: Axis) -> Float[Tensor, "item row dim"]:

@@ -20,7 +20,7 @@ from worldmodel.attention import (
     FeedForward,
     attend,
     grid_positions,
-    rotary_angles,
+    rotary_turns,
     rotate,
     runs_of,
 )
@@ -30,16 +30,16 @@ from worldmodel.sight import Sight
 HEAD_DIM = 16
 
 
-def angles_at(times: Tensor, places: Tensor) -> Tensor:
-    return rotary_angles(times.double(), places, HEAD_DIM)
+def turns_at(times: Tensor, places: Tensor) -> Tensor:
+    return rotary_turns(times.double(), places, HEAD_DIM)
 
 
 def scores(times: Tensor, places: Tensor, seed: int = 0) -> Tensor:
     """Dot products of every token's rotated query with every token's rotated key."""
     generator = torch.Generator().manual_seed(seed)
     query, key = torch.randn(2, 1, 1, len(times), HEAD_DIM, generator=generator)
-    angles = angles_at(times, places)
-    return (rotate(query, angles) @ rotate(key, angles).transpose(-1, -2))[0, 0]
+    turns = turns_at(times, places)
+    return (rotate(query, turns) @ rotate(key, turns).transpose(-1, -2))[0, 0]
 
 
 @settings(deadline=None)
@@ -60,18 +60,18 @@ def test_scores_change_with_the_difference_of_time():
 def test_no_two_tokens_of_a_window_are_rotated_alike(head_dim: int):
     num_frames, places = 5, grid_positions(8, 8)
     times = torch.arange(num_frames).repeat_interleave(len(places))
-    angles = rotary_angles(times.double(), places.repeat(num_frames, 1), head_dim)
-    points = torch.cat((angles.cos(), angles.sin()), 1)
+    turns = rotary_turns(times.double(), places.repeat(num_frames, 1), head_dim)
+    points = torch.view_as_real(turns).flatten(1)
     distances = torch.cdist(points, points).fill_diagonal_(torch.inf)
     assert distances.min() > 0.05
 
 
 def test_rows_and_columns_and_time_turn_channels_of_their_own():
-    base = angles_at(torch.zeros(1), torch.tensor([[0.2, 0.2]]))
+    base = turns_at(torch.zeros(1), torch.tensor([[0.2, 0.2]]))
     moved = [
-        angles_at(torch.ones(1), torch.tensor([[0.2, 0.2]])),
-        angles_at(torch.zeros(1), torch.tensor([[0.3, 0.2]])),
-        angles_at(torch.zeros(1), torch.tensor([[0.2, 0.3]])),
+        turns_at(torch.ones(1), torch.tensor([[0.2, 0.2]])),
+        turns_at(torch.zeros(1), torch.tensor([[0.3, 0.2]])),
+        turns_at(torch.zeros(1), torch.tensor([[0.2, 0.3]])),
     ]
     turned = torch.cat([(other != base) for other in moved]).int()
     assert turned.sum(1).tolist() == [4, 2, 2]
@@ -90,25 +90,25 @@ def test_rotation_turns_pairs_of_neighbouring_channels():
     x = torch.randn(2, 3, 5, HEAD_DIM)
     angles = torch.randn(5, HEAD_DIM // 2)
     first, second = x[..., 0::2], x[..., 1::2]
-    rotated = rotate(x, angles)
+    turns = torch.polar(torch.ones_like(angles), angles)
+    rotated = rotate(x, turns)
     torch.testing.assert_close(rotated[..., 0::2], first * angles.cos() - second * angles.sin())
     torch.testing.assert_close(rotated[..., 1::2], first * angles.sin() + second * angles.cos())
-    assert rotate(x.bfloat16(), angles).dtype == torch.bfloat16
+    assert rotate(x.bfloat16(), turns).dtype == torch.bfloat16
 
 
-def naive_attention(module: Attention, x: Tensor, angles: Tensor, mask: Tensor | None) -> Tensor:
+def naive_attention(module: Attention, x: Tensor, turns: Tensor, mask: Tensor | None) -> Tensor:
     """Self-attention token by token and head by head."""
     query_weight, (key_weight, value_weight) = module.query.weight, module.key_value.weight.chunk(2)
-    turn = torch.polar(torch.ones_like(angles), angles)
     out = torch.zeros_like(x)
     for item in range(len(x)):
         for token in range(x.shape[1]):
             heads = []
             for head in range(module.num_heads):
                 rows = slice(head * module.head_dim, (head + 1) * module.head_dim)
-                query = turned(query_weight[rows] @ x[item, token], turn[token], module.query_norm.weight)
+                query = turned(query_weight[rows] @ x[item, token], turns[token], module.query_norm.weight)
                 seen = [other for other in range(x.shape[1]) if mask is None or mask[token, other]]
-                keys = [turned(key_weight[rows] @ x[item, t], turn[t], module.key_norm.weight) for t in seen]
+                keys = [turned(key_weight[rows] @ x[item, t], turns[t], module.key_norm.weight) for t in seen]
                 weights = [math.exp(float(query @ key) / math.sqrt(module.head_dim)) for key in keys]
                 values = [value_weight[rows] @ x[item, other] for other in seen]
                 heads.append(sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights))
@@ -130,30 +130,30 @@ def test_attention_equals_a_naive_loop(masked: bool):
     torch.nn.init.uniform_(module.query_norm.weight, 0.5, 1.5)
     torch.nn.init.uniform_(module.key_norm.weight, 0.5, 1.5)
     x = torch.randn(2, 6, 32)
-    angles = angles_at(torch.tensor([0, 0, 1, 1, 2, 2]), grid_positions(1, 2).repeat(3, 1))
+    turns = turns_at(torch.tensor([0, 0, 1, 1, 2, 2]), grid_positions(1, 2).repeat(3, 1))
     sight = Sight.of_frames(3, 2, 2) if masked else None
-    result = module(x, angles, *module.keys_values(x, angles), sight)
-    expected = naive_attention(module, x, angles, None if sight is None else sight.mask())
+    result = module(x, turns, *module.keys_values(x, turns), sight)
+    expected = naive_attention(module, x, turns, None if sight is None else sight.mask())
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_xformers_without_a_gpu_is_an_error_that_says_what_to_use():
     module, x = Attention(32, 2, "xformers"), torch.randn(1, 2, 32)
-    angles = angles_at(torch.zeros(2), grid_positions(1, 2))
+    turns = turns_at(torch.zeros(2), grid_positions(1, 2))
     with pytest.raises(
         SettingsError, match="attention=xformers needs a CUDA device, not cpu: use attention=sdpa there"
     ):
-        module(x, angles, *module.keys_values(x, angles), None)
+        module(x, turns, *module.keys_values(x, turns), None)
 
 
 @torch.no_grad()
 def test_past_keys_and_values_do_what_the_whole_sequence_does():
     block = Block(32, 2)
     x = torch.randn(2, 8, 32)
-    angles = angles_at(torch.arange(4).repeat_interleave(2), grid_positions(1, 2).repeat(4, 1))
-    whole, (all_keys, all_values) = block(x, angles, None, Sight.of_frames(4, 2, 4))
-    first, past = block(x[:, :6], angles[:6], None, Sight.of_frames(3, 2, 4))
-    last, (keys, values) = block(x[:, 6:], angles[6:], past, None)
+    turns = turns_at(torch.arange(4).repeat_interleave(2), grid_positions(1, 2).repeat(4, 1))
+    whole, (all_keys, all_values) = block(x, turns, None, Sight.of_frames(4, 2, 4))
+    first, past = block(x[:, :6], turns[:6], None, Sight.of_frames(3, 2, 4))
+    last, (keys, values) = block(x[:, 6:], turns[6:], past, None)
     torch.testing.assert_close(torch.cat((first, last), 1), whole)
     torch.testing.assert_close(keys, all_keys)
     torch.testing.assert_close(values, all_values)
@@ -255,10 +255,10 @@ def test_xformers_is_refused_where_there_is_no_gpu(masked: bool):
     with pytest.raises(SettingsError, match="attention=xformers needs a CUDA device, not cpu: use attention=sdpa"):
         attend(query, query, query, Sight.of_frames(2, 2, 1) if masked else None, "xformers")
     module = Attention(32, 2, "xformers")
-    angles = angles_at(torch.zeros(4), grid_positions(2, 2))
+    turns = turns_at(torch.zeros(4), grid_positions(2, 2))
     x = torch.randn(1, 4, 32)
     with pytest.raises(SettingsError, match="use attention=sdpa"):
-        module(x, angles, *module.keys_values(x, angles), None)
+        module(x, turns, *module.keys_values(x, turns), None)
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="xformers has no kernels for the CPU")

@@ -72,7 +72,7 @@ def trained(codec: PictureDCT, codes: Tensor) -> WorldObjective:
 def test_the_codes_have_several_planes_and_the_model_a_token_for_every_place(codec: PictureDCT):
     decoder = tiny_world(codec).decoder
     assert [scale.planes for scale in decoder.scales] == [2, 1, 4, 2, 26, 13]
-    assert len(decoder.angles) == 3 * (2 * 2 + 4 * 4)
+    assert len(decoder.turns) == 3 * (2 * 2 + 4 * 4)
     assert decoder.slices[-1].stop == codec.pyramid.num_codes
 
 

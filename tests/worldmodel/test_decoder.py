@@ -19,7 +19,7 @@ def tiny_decoder(lively: bool = True, copy_bias: float = 4.0, sound: bool = True
 
 def random_state(model: WorldModel | FrameDecoder, seed: int = 0) -> Tensor:
     decoder = model.decoder if isinstance(model, WorldModel) else model
-    shape = (ITEMS, len(decoder.state_angles), TRUNK.dim)
+    shape = (ITEMS, len(decoder.state_turns), TRUNK.dim)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 

@@ -45,7 +45,7 @@ class OrderedDecoder(FrameDecoder):
         ]
         x = torch.cat(tokens, 1)
         for block, past in zip(self.blocks, self.start(state).layers, strict=True):
-            x, _ = block(x, self.angles[self.order], past, self.causal)
+            x, _ = block(x, self.turns[self.order], past, self.causal)
         return self.answer(x[:, self.order.argsort()], asked, previous)
 
     def imagine(
@@ -79,9 +79,9 @@ class OrderedDecoder(FrameDecoder):
         """Logits of one place, the one of this number in the order."""
         place = self.orders[level][number : number + 1]
         x = tokens[:, place] + self.last(self._last(level, codes)[:, number : number + 1])
-        angles = self.angles.split(self.sizes)[level][place]
+        turns = self.turns.split(self.sizes)[level][place]
         for depth, block in enumerate(self.blocks):
-            x, cache.layers[depth] = block(x, angles, cache.layers[depth], None)
+            x, cache.layers[depth] = block(x, turns, cache.layers[depth], None)
         old = previous[:, self.slices[level]][:, place]
         return self.readouts[level](x, left_over[:, place], self.vectors(level), old)[0]
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tools.ablation.candidate import Candidate, silent
-from worldmodel.attention import grid_positions, rotary_angles
+from worldmodel.attention import grid_positions, rotary_turns
 from worldmodel.decoder import DecoderCache
 from worldmodel.model import WorldModel
 from worldmodel.objective import NextFrame
@@ -45,7 +45,7 @@ class OneStack(Candidate):
         asked = self.model.decoder.ask(embedded, previous, target)
         shape = (len(codes), codes.shape[1] - 1)
         x = torch.cat((embedded, *asked.tokens), 1).unflatten(0, shape)
-        out, _ = self._run(x.flatten(1, 2), self._angles(0, shape[1]), [], self._sight(shape[1]))
+        out, _ = self._run(x.flatten(1, 2), self._turns(0, shape[1]), [], self._sight(shape[1]))
         scales = out.unflatten(1, x.shape[1:3])[:, :, self.units[0] :].flatten(0, 1)
         counted = torch.ones_like(codes[:, 1:], dtype=torch.bool)
         return NextFrame.of(self.model.decoder.answer(scales, asked, previous), previous, target, counted)
@@ -74,7 +74,7 @@ class OneStack(Candidate):
         tokens = self.model.decoder.ask(embedded, previous, target).tokens
         x = torch.cat((embedded, *tokens), 1).unflatten(0, (len(prompt), -1)).flatten(1, 2)
         num_frames = prompt.shape[1] - 1
-        return self._run(x, self._angles(0, num_frames), [], self._sight(num_frames))[1]
+        return self._run(x, self._turns(0, num_frames), [], self._sight(num_frames))[1]
 
     def _imagine(
         self,
@@ -87,12 +87,12 @@ class OneStack(Candidate):
     ) -> tuple[Int[Tensor, "batch code"], Layers]:
         """The frame after `previous`, which is that of `time`; the keys and values of both are added."""
         decoder, codes, cache = self.model.decoder, previous.clone(), DecoderCache()
-        angles = self._angles(time, 1).split(self.units)
+        turns = self._turns(time, 1).split(self.units)
         threshold = torch.rand(len(codes), 1, generator=generator)
-        _, layers = self._run(embedded, angles[0], layers, None)
+        _, layers = self._run(embedded, turns[0], layers, None)
         for level, columns in enumerate(decoder.slices):
             x, left_over = decoder.scale_inputs(embedded, previous, codes, cache)
-            x, layers = self._run(x, angles[level + 1], layers, None)
+            x, layers = self._run(x, turns[level + 1], layers, None)
             cache.num_scales += 1
             logits = decoder.read(level, x, left_over, previous)[0]
             codes[:, columns] = choose_codes(
@@ -100,10 +100,10 @@ class OneStack(Candidate):
             )
         return codes, layers
 
-    def _run(self, x: Tensor, angles: Tensor, past: Layers, sight: Sight | None) -> tuple[Tensor, Layers]:
+    def _run(self, x: Tensor, turns: Tensor, past: Layers, sight: Sight | None) -> tuple[Tensor, Layers]:
         layers = []
         for number, block in enumerate(self.model.trunk.blocks):
-            x, kept = block(x, angles, past[number] if past else None, sight)
+            x, kept = block(x, turns, past[number] if past else None, sight)
             layers.append(kept)
         return self.model.trunk.norm(x), layers
 
@@ -114,9 +114,9 @@ class OneStack(Candidate):
         stops = torch.tensor(sizes).cumsum(0).tolist()
         return Sight(tuple(sizes), tuple(starts), tuple(stops))
 
-    def _angles(self, start: int, num_frames: int) -> Tensor:
+    def _turns(self, start: int, num_frames: int) -> Tensor:
         """Finished tokens have the time of their frame, those of scales that of the next one."""
         later = torch.tensor([0, *[1] * (len(self.units) - 1)]).repeat_interleave(torch.tensor(self.units))
         times = torch.arange(start, start + num_frames)[:, None] + later
         places = torch.cat(self.unit_places).repeat(num_frames, 1)
-        return rotary_angles(times.flatten().double(), places, self.model.trunk.head_dim)
+        return rotary_turns(times.flatten().double(), places, self.model.trunk.head_dim)

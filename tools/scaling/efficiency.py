@@ -8,7 +8,7 @@ from torch import nn
 
 from tools.scaling.settings import Machine, Work
 from tools.scaling.traffic import Model, of_sequence, of_stage, of_tensor
-from worldmodel.attention import Block, hidden_of, rotary_angles
+from worldmodel.attention import Block, hidden_of, rotary_turns
 from worldmodel.settings import TrainingSettings
 from worldmodel.training.memory import FLOAT_BYTES, Activations, state_bytes
 
@@ -94,10 +94,10 @@ def measured_block_bytes(dim: int = 256, num_tokens: int = 128, tensor_parallel:
     block, found = part_of_block(dim, tensor_parallel), []
     for count in (num_tokens, 2 * num_tokens):
         activations = Activations()
-        angles = rotary_angles(torch.zeros(count), torch.rand(count, 2), 128)
+        turns = rotary_turns(torch.zeros(count), torch.rand(count, 2), 128)
         x = torch.randn(1, count, dim, requires_grad=True)
         with activations.counted(), torch.autocast("cpu", torch.bfloat16):
-            kept = block(x, angles, None, None)
+            kept = block(x, turns, None, None)
         found.append(activations.num_bytes)
         del kept
     return (found[1] - found[0]) / (num_tokens * dim)

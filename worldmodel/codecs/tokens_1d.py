@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from streams.settings import ClipSettings
-from worldmodel.attention import Block, grid_positions, rotary_angles
+from worldmodel.attention import Block, grid_positions, rotary_turns
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.prefix_quantizer import PrefixQuantizer
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
@@ -48,15 +48,15 @@ class PatchesAndTokens(nn.Module):
         )
         # Tokens stand at no place: all at the corner, whence they can ask for the places of patches.
         places = torch.cat((grid_positions(*grid), torch.zeros(num_tokens, 2)))
-        angles = rotary_angles(torch.zeros(len(places)), places, settings.dim // settings.num_heads)
-        self.register_buffer("angles", angles, persistent=False)
-        self.angles: Tensor
+        turns = rotary_turns(torch.zeros(len(places)), places, settings.dim // settings.num_heads)
+        self.register_buffer("turns", turns, persistent=False)
+        self.turns: Tensor
 
     def forward(self, x: Float[Tensor, "item both dim"]) -> Float[Tensor, "item both dim"]:
         """Patches row by row, then tokens; same shape out."""
         x = x + self.names
         for block in self.blocks:
-            x, _ = block(x, self.angles, None, None)
+            x, _ = block(x, self.turns, None, None)
         return x
 
 

@@ -27,7 +27,7 @@ from tests.worldmodel.training.toy import (
     train_toy,
 )
 from tests.worldmodel.training.world import steps_of_world
-from worldmodel.attention import Block, rotary_angles
+from worldmodel.attention import Block, rotary_turns
 from worldmodel.training import engine as engine_module
 from worldmodel.training.engine import Engine, deepspeed_settings, parameter_groups, resolve_precision
 from worldmodel.training.schedule import factor
@@ -226,7 +226,7 @@ class Blocks(Toy):
         super().__init__(noise=0.0)
         self.blocks = nn.ModuleList(Block(32, 2) for _ in range(2))
         self.enter, self.leave = nn.Linear(8, 32), nn.Linear(32, 8)
-        self.angles = rotary_angles(torch.zeros(4), torch.rand(4, 2), 16)
+        self.turns = rotary_turns(torch.zeros(4), torch.rand(4, 2), 16)
         self.num_runs = 0
 
     def recompute_activations(self, on: bool) -> None:
@@ -240,7 +240,7 @@ class Blocks(Toy):
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         x = self.enter(batch).unflatten(0, (-1, 4))
         for block in self.blocks:
-            x, _ = block(x, self.angles, None, None)
+            x, _ = block(x, self.turns, None, None)
         loss = (self.leave(x).flatten(0, 1) - batch).square().mean()
         self.losses.append(loss.detach().item())
         return loss, {}

@@ -30,10 +30,10 @@ def test_layers_of_a_model_are_counted_as_torch_counts_their_products():
 def test_attention_counts_the_pairs_that_see_each_other():
     sight = Sight.of_frames(7, 3, 4)
     attention = Attention(32, 2)
-    x, angles = torch.randn(5, 21, 32), torch.zeros(21, 8)
-    key, value = attention.keys_values(x, angles)
+    x, turns = torch.randn(5, 21, 32), torch.ones(21, 8, dtype=torch.complex64)
+    key, value = attention.keys_values(x, turns)
     with counted(attention) as flops:
-        attention(x, angles, key, value, sight)
+        attention(x, turns, key, value, sight)
     linear = 2 * 5 * 21 * (attention.query.weight.numel() + attention.out.weight.numel())
     assert flops.forward == linear + 2 * 2 * 5 * 32 * int(sight.mask().sum())
     assert flops.training == 3 * flops.forward

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, Toy, make_loader
-from worldmodel.attention import Block, rotary_angles
+from worldmodel.attention import Block, rotary_turns
 from worldmodel.training.engine import Engine
 from worldmodel.training.memory import BUCKET_ELEMENTS, Activations, Kept, peak_bytes, state_bytes
 
@@ -152,7 +152,7 @@ def test_counting_leaves_the_gradient_and_no_memory_behind():
 
 def test_recomputing_keeps_only_what_enters_a_block():
     block, x = Block(32, 2), torch.randn(2, 12, 32, requires_grad=True)
-    given = (x, rotary_angles(torch.zeros(12), torch.rand(12, 2), 16), None, None)
+    given = (x, rotary_turns(torch.zeros(12), torch.rand(12, 2), 16), None, None)
     all_kept = kept_by(block, *given)
     block.recompute = True
     assert 4 * x.numel() <= kept_by(block, *given) < all_kept / 5

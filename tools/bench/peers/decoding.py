@@ -62,19 +62,19 @@ class Raster:
         logits = []
         for place in range(x.shape[1]):
             here, column = slice(place, place + 1), self.slices[level].start + place
-            token, angles = x[:, here], decoder.angles[column : column + 1]
+            token, turns = x[:, here], decoder.turns[column : column + 1]
             stop = state.shape[1] + column + 1
             for block, (keys, values) in zip(decoder.blocks, cache.layers, strict=True):
-                token = one_token(block, token, angles, keys[:, :, :stop], values[:, :, :stop])
+                token = one_token(block, token, turns, keys[:, :, :stop], values[:, :, :stop])
             logits.append(decoder.readouts[level](token, left_over[:, here], vectors, old_codes[:, here])[0])
         cache.num_scales += 1
         return torch.cat(logits, 1)
 
 
-def one_token(block: Block, x: Tensor, angles: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def one_token(block: Block, x: Tensor, turns: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """A block's output for one token, whose own key and value are written where the given ones end."""
     attention: Attention = block.attention
     normed = block.attention_norm(x)
-    keys[:, :, -1:], values[:, :, -1:] = attention.keys_values(normed, angles)
-    x = x + attention(normed, angles, keys, values, None)
+    keys[:, :, -1:], values[:, :, -1:] = attention.keys_values(normed, turns)
+    x = x + attention(normed, turns, keys, values, None)
     return x + block.feed(block.feed_norm(x))
