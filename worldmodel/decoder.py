@@ -32,14 +32,16 @@ class DecoderCache:
     Attributes:
         layers: keys and values of the state and of the scales decoded so far.
         num_scales: number of those scales.
+        before: the previous frame's latents of every modality, if they are known.
         old: of every modality begun, the previous frame's latent and the spread state.
-        latent: what the current modality's scales add up to so far.
+        latents: of every modality begun, what the scales before the last of those add up to.
     """
 
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     num_scales: int = 0
+    before: list[Tensor] | None = None
     old: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    latent: Tensor | None = None
+    latents: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,11 @@ def spread_of(vectors: Float[Tensor, "plane vocabulary latent"]) -> Float[Tensor
     return vectors.square().mean().sqrt().clamp(min=1e-6)
 
 
+def columns_of(counts: list[int]) -> list[slice]:
+    """Where parts of so many codes lie that follow each other."""
+    return [slice(sum(counts[:k]), sum(counts[: k + 1])) for k in range(len(counts))]
+
+
 class FrameDecoder(nn.Module):
     """A shallow transformer that runs once per scale."""
 
@@ -189,6 +196,9 @@ class FrameDecoder(nn.Module):
             for (m, _), scale in zip(self.levels, self.scales, strict=True)
         )
         self.sizes = [scale.num_places for scale in self.scales]
+        # Columns of every scale, and of every modality, in a frame's codes.
+        self.slices = columns_of([scale.num_codes for scale in self.scales])
+        self.parts = columns_of([quantizer.pyramid.num_codes for quantizer in quantizers])
         places = torch.cat([grid_positions(scale.height, scale.width) for scale in self.scales])
         still = torch.zeros(len(places)), torch.zeros(len(state_places))
         self.turns: Tensor
@@ -239,9 +249,9 @@ class FrameDecoder(nn.Module):
             predictions.append(ScalePrediction(logits, error.repeat(1, self.scales[level].planes)))
         return predictions
 
-    def start(self, state: Float[Tensor, "item token dim"]) -> DecoderCache:
-        """Begin a frame."""
-        return DecoderCache(self._remember(state))
+    def start(self, state: Float[Tensor, "item token dim"], before: list[Tensor] | None = None) -> DecoderCache:
+        """Begin a frame; `before` are the previous frame's latents, where they need not be worked out again."""
+        return DecoderCache(self._remember(state), before=before)
 
     def step(
         self,
@@ -270,25 +280,28 @@ class FrameDecoder(nn.Module):
         level = cache.num_scales
         modality, index = self.levels[level]
         quantizer = self.quantizers[modality]
+        self._add_scales(codes, cache, level)
         if index == 0:
-            cache.old.append(self._old(modality, state, previous))
-            cache.latent = quantizer.nothing(len(codes))
-        else:
-            assert cache.latent is not None, "the modality's first scale began it"
-            cache.latent = quantizer.add_scale(cache.latent, codes[:, self.slices[level - 1]], index - 1)
-        return self._inputs(modality, index, quantizer.seen_by(cache.latent, index), previous, cache.old[modality])
+            cache.old.append(self._old(modality, state, previous, cache.before))
+            cache.latents.append(quantizer.nothing(len(codes)))
+        partial = quantizer.seen_by(cache.latents[modality], index)
+        return self._inputs(modality, index, partial, previous, cache.old[modality])
 
-    @property
-    def parts(self) -> list[slice]:
-        """Columns of every modality in a frame's codes."""
-        counts = [quantizer.pyramid.num_codes for quantizer in self.quantizers]
-        return [slice(sum(counts[:m]), sum(counts[: m + 1])) for m in range(len(counts))]
+    def finish(
+        self, codes: Int[Tensor, "item code"], cache: DecoderCache
+    ) -> list[Float[Tensor, "item channel row column"]]:
+        """Latents of the finished frame, of every modality; `codes` may hold scales that were not decoded."""
+        self._add_scales(codes, cache, len(self.scales))
+        return cache.latents
 
-    @property
-    def slices(self) -> list[slice]:
-        """Columns of every scale in a frame's codes."""
-        counts = [scale.num_codes for scale in self.scales]
-        return [slice(sum(counts[:k]), sum(counts[: k + 1])) for k in range(len(counts))]
+    def _add_scales(self, codes: Tensor, cache: DecoderCache, stop: int) -> None:
+        """Bring the latents from the scale before the last one decoded up to the scale before `stop`."""
+        for level in range(max(0, cache.num_scales - 1), stop):
+            modality, index = self.levels[level]
+            if modality == len(cache.latents):
+                cache.latents.append(self.quantizers[modality].nothing(len(codes)))
+            part = codes[:, self.slices[level]]
+            cache.latents[modality] = self.quantizers[modality].add_scale(cache.latents[modality], part, index)
 
     @property
     def finest_level(self) -> int:
@@ -313,11 +326,14 @@ class FrameDecoder(nn.Module):
     def _remember(self, state: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [block.attention.keys_values(state, self.state_turns) for block in self.blocks]
 
-    def _old(self, modality: int, state: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    def _old(
+        self, modality: int, state: Tensor, previous: Tensor, before: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         module = self.inputs[modality]
         counts = [m.state_grid[0] * m.state_grid[1] for m in self.inputs]
         mine = state.split(counts, 1)[modality]
-        return self.quantizers[modality].embed(previous[:, self.parts[modality]]), module.spread_state(mine)
+        codes = previous[:, self.parts[modality]]
+        return self.quantizers[modality].embed(codes) if before is None else before[modality], module.spread_state(mine)
 
     def _inputs(
         self, modality: int, index: int, partial: Tensor, previous: Tensor, old: tuple[Tensor, Tensor]

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -45,7 +46,7 @@ class Pyramid:
         """Codes of one frame over all scales."""
         return sum(scale.num_codes for scale in self.scales)
 
-    @property
+    @cached_property
     def slices(self) -> tuple[slice, ...]:
         """Where every scale lies in the flat codes."""
         stops = list(itertools.accumulate(scale.num_codes for scale in self.scales))

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldmodel.attention import grid_positions
-from worldmodel.decoder import FrameDecoder, Quantizer, Readout
+from worldmodel.decoder import DecoderCache, FrameDecoder, Quantizer, Readout
 from worldmodel.frame_group import FrameGroup, part_of
 from worldmodel.modules import Modules
 from worldmodel.settings import ModelSettings
@@ -19,16 +19,16 @@ COMPARE_CHANNELS = 64  # channels of an embedding's first convolution
 
 @dataclass
 class ModelCache:
-    """What a rollout keeps between frames: the trunk's keys and values, and the last frame's codes."""
+    """What a rollout keeps between frames: the trunk's keys and values, and the last frame's latents, by modality."""
 
     trunk: TrunkCache = field(default_factory=TrunkCache)
-    codes: Tensor | None = None
+    latents: list[Tensor] | None = None
 
     def branch(self, count: int) -> None:
         """Go on with `count` copies of every rollout, next to each other."""
-        if count > 1 and self.codes is not None:
-            self.trunk.branch(len(self.codes), count)
-            self.codes = self.codes.repeat_interleave(count, 0)
+        if count > 1 and self.latents is not None:
+            self.trunk.branch(len(self.latents[0]), count)
+            self.latents = [latent.repeat_interleave(count, 0) for latent in self.latents]
 
 
 class FrameEmbedding(nn.Module):
@@ -122,16 +122,23 @@ class WorldModel(nn.Module):
         before: Int[Tensor, "batch code"] | None = None,
     ) -> Float[Tensor, "batch frame token dim"]:
         """The trunk's tokens of finished frames; `before` are the codes of the frame before the first."""
-        joined = codes if before is None else torch.cat((before[:, None], codes), 1)
+        if before is None:
+            return self._tokens(self._latents(codes), None, has_sound)
+        latents = self._latents(torch.cat((before[:, None], codes), 1))
+        return self._tokens([each[:, 1:] for each in latents], [each[:, 0] for each in latents], has_sound)
+
+    def _latents(self, codes: Int[Tensor, "batch frame code"]) -> list[Tensor]:
+        """Latents of frames, of every modality, (batch, frame, channel, row, column)."""
+        parts = zip(self.decoder.quantizers, self.decoder.parts, strict=True)
+        return [q.embed(codes[..., part].flatten(0, 1)).unflatten(0, codes.shape[:2]) for q, part in parts]
+
+    def _tokens(self, latents: list[Tensor], before: list[Tensor] | None, has_sound: Tensor) -> Tensor:
+        """The trunk's tokens of frames with these latents; `before` are those of the frame before the first."""
+        # Nothing is before a clip: its first frame stands still.
+        first = [each[:, :1] for each in latents] if before is None else [each[:, None] for each in before]
         present = [torch.ones_like(has_sound), has_sound]
-        tokens = []
-        for embedding, quantizer, part, here in zip(
-            self.embeddings, self.decoder.quantizers, self.decoder.parts, present, strict=False
-        ):
-            latents = quantizer.embed(joined[..., part].flatten(0, 1)).unflatten(0, joined.shape[:2])
-            first = latents[:, :1]  # nothing is before a clip: its first frame stands still
-            tokens.append(embedding(latents if before is None else latents[:, 1:], first, here))
-        return torch.cat(tokens, 2)
+        given = zip(self.embeddings, latents, first, present, strict=False)
+        return torch.cat([embedding(*each) for embedding, *each in given], 2)
 
     def states(
         self,
@@ -154,17 +161,32 @@ class WorldModel(nn.Module):
         return ModelCache()
 
     def step(
-        self, codes: Int[Tensor, "batch code"], has_sound: Bool[Tensor, " batch"], cache: ModelCache
+        self,
+        codes: Int[Tensor, "batch code"],
+        has_sound: Bool[Tensor, " batch"],
+        cache: ModelCache,
+        decoded: DecoderCache | None = None,
     ) -> Float[Tensor, "batch token dim"]:
-        """State after one more frame; the cache is updated in place."""
-        return self.read(codes[:, None], has_sound, cache)
+        """State after one more frame; see `read`."""
+        return self.read(codes[:, None], has_sound, cache, decoded)
 
     def read(
-        self, codes: Int[Tensor, "batch frame code"], has_sound: Bool[Tensor, " batch"], cache: ModelCache
+        self,
+        codes: Int[Tensor, "batch frame code"],
+        has_sound: Bool[Tensor, " batch"],
+        cache: ModelCache,
+        decoded: DecoderCache | None = None,
     ) -> Float[Tensor, "batch token dim"]:
-        """State after several more frames, read in one pass; the cache is updated in place."""
-        tokens = self.embed(codes, has_sound, cache.codes)
-        cache.codes = codes[:, -1]
+        """State after several more frames, read in one pass; the cache is updated in place.
+
+        Of a single frame that the decoder has just `decoded`, the latents are there already.
+        """
+        if decoded is None:
+            latents = self._latents(codes)
+        else:
+            latents = [each[:, None] for each in self.decoder.finish(codes[:, 0], decoded)]
+        tokens = self._tokens(latents, cache.latents, has_sound)
+        cache.latents = [each[:, -1] for each in latents]
         return self.trunk.read(tokens, cache.trunk)[:, -1]
 
 

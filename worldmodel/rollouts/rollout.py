@@ -34,8 +34,8 @@ class ScaleDecoder(Protocol):
         """Codebooks of one scale, (plane, vocabulary, latent)."""
         ...
 
-    def start(self, state: Tensor) -> DecoderCache:
-        """Begin a frame."""
+    def start(self, state: Tensor, before: list[Tensor] | None = None) -> DecoderCache:
+        """Begin a frame; `before` are the previous frame's latents, if they are known."""
         ...
 
     def step(self, state: Tensor, previous: Tensor, codes: Tensor, cache: DecoderCache) -> Tensor:
@@ -60,8 +60,8 @@ class FrameModel(Protocol):
         """Begin a rollout."""
         ...
 
-    def step(self, codes: Tensor, has_sound: Tensor, cache: ModelCache) -> Tensor:
-        """State after one more frame."""
+    def step(self, codes: Tensor, has_sound: Tensor, cache: ModelCache, decoded: DecoderCache | None = None) -> Tensor:
+        """State after one more frame; `decoded` is what its decoder kept, if it was imagined."""
         ...
 
     def read(self, codes: Tensor, has_sound: Tensor, cache: ModelCache) -> Tensor:
@@ -77,14 +77,16 @@ def imagine_frame(
     sampling: SamplingSettings,
     generator: torch.Generator | None = None,
     alone: Float[Tensor, "batch token dim"] | None = None,
+    cache: DecoderCache | None = None,
 ) -> Int[Tensor, "batch code"]:
     """Codes of the frame after `state`, scale by scale; of a preview all but the coarsest as in the previous frame.
 
     With guidance the logits are pulled away from those of `alone`, the state of a model that saw the last frame alone
-    (classifier-free guidance: Ho and Salimans 2022), so that the frame has more of what the past says.
+    (classifier-free guidance: Ho and Salimans 2022), so that the frame has more of what the past says. A `cache` is
+    what `decoder.start` gave.
     """
-    codes, cache = previous.clone(), decoder.start(state)
-    apart = None if alone is None else decoder.start(alone)
+    codes, cache = previous.clone(), cache or decoder.start(state)
+    apart = None if alone is None else decoder.start(alone, cache.before)
     threshold = torch.rand(len(codes), 1, generator=generator, device=codes.device)
     for level, columns in enumerate(decoder.slices[: sampling.preview_scales or None]):
         logits = decoder.step(state, previous, codes, cache)
@@ -140,9 +142,10 @@ def roll_out(
             state = model.states(torch.stack(frames, 1), has_sound)[:, -1]
         assert state is not None, "a prompt has at least one frame"
         alone = None if sampling.guidance == 1 else model.states(frames[-1][:, None], has_sound)[:, 0]
-        codes = imagine_frame(model.decoder, state, frames[-1], sampling, generator, alone)
+        decoded = model.decoder.start(state, cache.latents)
+        codes = imagine_frame(model.decoder, state, frames[-1], sampling, generator, alone, decoded)
         yield codes
         if cached:
-            state, frames = model.step(codes, has_sound, cache), [codes]
+            state, frames = model.step(codes, has_sound, cache, decoded), [codes]
         else:
             frames.append(codes)

@@ -167,7 +167,7 @@ def test_nothing_is_kept_for_a_gradient():
     with torch.enable_grad():
         next(frames)
         assert torch.is_grad_enabled()
-    assert cache.codes is None  # every rollout has a cache of its own
+    assert cache.latents is None  # every rollout has a cache of its own
 
 
 class CountingDecoder:
@@ -180,7 +180,7 @@ class CountingDecoder:
     def vectors(self, level: int) -> Tensor:
         return torch.eye(3)[None]
 
-    def start(self, state: Tensor) -> DecoderCache:
+    def start(self, state: Tensor, before: list[Tensor] | None = None) -> DecoderCache:
         return DecoderCache()
 
     def step(self, state: Tensor, previous: Tensor, codes: Tensor, cache: DecoderCache) -> Tensor:
@@ -219,7 +219,7 @@ class CountingModel:
     def start(self) -> CountingCache:
         return CountingCache()
 
-    def step(self, codes: Tensor, has_sound: Tensor, cache: ModelCache) -> Tensor:
+    def step(self, codes: Tensor, has_sound: Tensor, cache: ModelCache, decoded: DecoderCache | None = None) -> Tensor:
         assert isinstance(cache, CountingCache)
         number = number_of(codes)
         cache.first = number if cache.first is None else cache.first

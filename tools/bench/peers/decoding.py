@@ -16,7 +16,7 @@ class Uncached:
         self.scales, self.slices = model.decoder.scales, model.decoder.slices
         self.finest_level, self.vectors = model.decoder.finest_level, model.decoder.vectors
 
-    def start(self, state: Tensor) -> DecoderCache:
+    def start(self, state: Tensor, before: list[Tensor] | None = None) -> DecoderCache:
         """Keeps nothing."""
         return DecoderCache()
 
@@ -42,7 +42,7 @@ class Raster:
         self.decoder, self.scales, self.slices = decoder, decoder.scales, decoder.slices
         self.finest_level, self.vectors = decoder.finest_level, decoder.vectors
 
-    def start(self, state: Tensor) -> DecoderCache:
+    def start(self, state: Tensor, before: list[Tensor] | None = None) -> DecoderCache:
         """Keys and values of the state, with room for all codes."""
         num_codes = self.slices[-1].stop
         layers = [
