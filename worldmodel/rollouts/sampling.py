@@ -14,6 +14,7 @@ from worldmodel.settings import SamplingSettings
 T = TypeVar("T")
 
 SURE = 0.95  # a code that is kept with this probability is kept
+SHARE_UNITS = 2**40  # of which a probability is a whole number
 
 
 def check_sampling(settings: SamplingSettings, num_scales: int) -> None:
@@ -54,8 +55,10 @@ def sample_codes(
     logits = _restricted(logits, settings, scale)
     if _of_scale(settings.temperature, scale) == 0:
         return logits.argmax(-1)
-    flat = logits.softmax(-1).flatten(0, 1)
-    return torch.multinomial(flat, 1, generator=generator).view(logits.shape[:2])
+    # Shares as whole numbers, whose sums no device rounds; a number below the last sum falls into one of them.
+    sums = (logits.softmax(-1) * SHARE_UNITS).long().cumsum(-1)
+    drawn = torch.rand(*logits.shape[:2], 1, generator=generator, device=logits.device)
+    return torch.searchsorted(sums, (drawn.double() * sums[..., -1:]).long(), right=True)[..., 0]
 
 
 def move_codes(
