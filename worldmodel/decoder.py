@@ -140,17 +140,15 @@ class Readout(nn.Module):
     ) -> tuple[Float[Tensor, "item code vocabulary"], Float[Tensor, "item place latent"]]:
         """Logits, and the guessed residual in units of the codebook's spread; both in fp32."""
         x = self.norm(x)
-        spread = spread_of(vectors)
-        entries = vectors.flatten(0, 1) / spread
+        spread, entries = spread_of(vectors), vectors.flatten(0, 1)
         guess = left_over / spread + self.change(x).float()
-        sharpness = self.log_sharpness.exp()
-        # Distances and the plain readout in one product: logits are the largest tensors of a step.
-        features = torch.cat((sharpness * guess, x.float()), -1)
-        table = torch.cat((entries, self.correct.weight.float()), 1)
-        bias = self.correct.bias - 0.5 * sharpness * entries.square().sum(1)
+        sharpness = self.log_sharpness.exp() / spread
         with full_precision(x.device):  # differences of distances need all bits
-            logits = F.linear(features, table, bias)
-        logits = logits.unflatten(2, vectors.shape[:2]).transpose(1, 2).flatten(1, 2)
+            bias = self.correct.bias - 0.5 * sharpness / spread * entries.square().sum(1)
+            logits = F.linear(x.float().flatten(0, 1), self.correct.weight.float(), bias)
+            # In place: logits are the largest tensors of a step.
+            logits.addmm_((sharpness * guess).flatten(0, 1), entries.T)
+        logits = logits.unflatten(0, x.shape[:2]).unflatten(2, vectors.shape[:2]).transpose(1, 2).flatten(1, 2)
         copied = self.gate(x).float().transpose(1, 2).flatten(1)
         return logits.scatter_add_(2, previous[..., None], copied[..., None]), guess
 
