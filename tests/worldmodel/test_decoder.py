@@ -231,6 +231,31 @@ def test_an_untrained_readout_can_learn_at_once():
     assert all(weight.grad is not None and weight.grad.any() for weight in weights)
 
 
+@pytest.mark.parametrize("num_scales", [0, 1, 2, 3, 4, 5])
+@torch.no_grad()
+def test_a_finished_frame_has_the_latents_of_its_codes_however_many_scales_were_decoded(num_scales: int):
+    decoder = tiny_decoder()
+    state, previous, codes = random_state(decoder), frame_codes(decoder, 1), frame_codes(decoder, 2)
+    cache = decoder.start(state)
+    for _ in range(num_scales):
+        decoder.step(state, previous, codes, cache)
+    found = decoder.finish(codes, cache)
+    assert len(found) == 2
+    for latent, quantizer, part in zip(found, decoder.quantizers, decoder.parts, strict=True):
+        assert torch.equal(latent, quantizer.embed(codes[:, part]))
+
+
+@torch.no_grad()
+def test_a_frame_after_known_latents_has_the_logits_of_one_after_their_codes():
+    decoder = tiny_decoder()
+    state, previous, codes = random_state(decoder), frame_codes(decoder, 1), frame_codes(decoder, 2)
+    before = [q.embed(previous[:, part]) for q, part in zip(decoder.quantizers, decoder.parts, strict=True)]
+    plain, known = decoder.start(state), decoder.start(state, before)
+    for _ in decoder.scales:
+        expected = decoder.step(state, previous, codes, plain)
+        assert torch.equal(decoder.step(state, previous, codes, known), expected)
+
+
 @torch.no_grad()
 def test_items_do_not_see_each_other():
     decoder = tiny_decoder()

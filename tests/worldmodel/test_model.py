@@ -193,6 +193,18 @@ def test_frame_by_frame_equals_whole_clips_far_past_the_window():
 
 
 @torch.no_grad()
+def test_a_frame_that_was_decoded_goes_on_as_one_that_is_read():
+    model, has_sound = tiny_model(sound=True), torch.tensor([True, False])
+    codes, read, gone_on = random_codes(2, 4, model.num_codes), model.start(), model.start()
+    state = model.read(codes[:, :3], has_sound, gone_on)
+    model.read(codes[:, :3], has_sound, read)
+    decoded = model.decoder.start(state, gone_on.latents)
+    model.decoder.step(state, codes[:, 2], codes[:, 3], decoded)
+    found = model.step(codes[:, 3], has_sound, gone_on, decoded)
+    assert torch.equal(found, model.step(codes[:, 3], has_sound, read))
+
+
+@torch.no_grad()
 def test_a_state_knows_no_later_frame():
     model = tiny_model(sound=True)
     codes = random_codes(1, 5, model.num_codes)
