@@ -25,6 +25,7 @@ PART_FRAMES = 4  # between which contenders take turns
 Roller = Callable[[WorldModel, Tensor, torch.Generator], Iterator[Tensor]]
 
 
+@torch.inference_mode()
 def run(settings: RolloutBenchSettings) -> None:
     """Measures, prints tables, and writes all numbers to a file.
 

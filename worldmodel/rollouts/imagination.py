@@ -60,6 +60,7 @@ def imagine_with(run: Run, settings: RolloutSettings, device: torch.device, prog
     return beginning.notes + lines
 
 
+@torch.inference_mode()
 def imagine_frames(
     model: FrameModel,
     codes: Int[Tensor, "batch frame code"],
