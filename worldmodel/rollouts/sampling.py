@@ -14,7 +14,7 @@ from worldmodel.settings import SamplingSettings
 T = TypeVar("T")
 
 SURE = 0.95  # a code that is kept with this probability is kept
-SHARE_UNITS = 2**40  # of which a probability is a whole number
+SHARE_UNITS = 2**30  # of which a probability is a whole number
 
 
 def check_sampling(settings: SamplingSettings, num_scales: int) -> None:
@@ -56,9 +56,9 @@ def sample_codes(
     if _of_scale(settings.temperature, scale) == 0:
         return logits.argmax(-1)
     # Shares as whole numbers, whose sums no device rounds; a number below the last sum falls into one of them.
-    sums = (logits.softmax(-1) * SHARE_UNITS).long().cumsum(-1)
+    sums = (logits.softmax(-1) * SHARE_UNITS).int().cumsum(-1, dtype=torch.int32)
     drawn = torch.rand(*logits.shape[:2], 1, generator=generator, device=logits.device)
-    return torch.searchsorted(sums, (drawn.double() * sums[..., -1:]).long(), right=True)[..., 0]
+    return torch.searchsorted(sums, (drawn.double() * sums[..., -1:]).int(), right=True)[..., 0]
 
 
 def move_codes(
@@ -94,7 +94,7 @@ def move_codes(
 def _restricted(logits: Tensor, settings: SamplingSettings, scale: int) -> Tensor:
     """Logits after temperature, top-k, top-p and min-p; at temperature 0 as they are."""
     temperature = _of_scale(settings.temperature, scale)
-    logits = logits.float() / (temperature or 1.0)
+    logits = logits.float() if temperature in (0, 1) else logits.float() / temperature
     top_k, top_p = _of_scale(settings.top_k, scale), _of_scale(settings.top_p, scale)
     if 0 < top_k < logits.shape[-1]:
         values, order = logits.topk(top_k, -1)  # by place, not by value: ties do not let more codes in
