@@ -37,17 +37,23 @@ def rotary_turns(
     time_frames: Float[Tensor, " token"], places: Float[Tensor, "token 2"], head_dim: int
 ) -> Complex[Tensor, "token half"]:
     """Rotations of every token, as complex numbers, for half of the head's channels: time, then row, then column."""
+    coordinates = torch.cat((time_frames[:, None].double(), places.double()), 1)
+    return turns_of(coordinates @ rotary_frequencies(head_dim).to(places.device))
+
+
+def turns_of(angles: Float[Tensor, "token half"]) -> Complex[Tensor, "token half"]:
+    """Complex numbers of length one; large angles lose no bits before they are taken round the circle."""
+    angles = angles.remainder(2 * torch.pi).float()
+    return torch.polar(torch.ones_like(angles), angles)
+
+
+def rotary_frequencies(head_dim: int) -> Float[Tensor, "3 half"]:
+    """By how much a unit of time, of rows and of columns each turns half of the head's channels, in fp64."""
     num_time = int(head_dim // 2 * TIME_SHARE)
     num_row = (head_dim // 2 - num_time) // 2
     num_column = head_dim // 2 - num_time - num_row
-    coordinates = (time_frames, places[:, 0], places[:, 1])
     sizes = ((num_time, TIME_PERIODS), (num_row, SPACE_PERIODS), (num_column, SPACE_PERIODS))
-    angles = [
-        coordinate[:, None].double() * _frequencies(count, *periods).to(coordinate.device)
-        for coordinate, (count, periods) in zip(coordinates, sizes, strict=True)
-    ]
-    joined = torch.cat(angles, 1).remainder(2 * torch.pi).float()
-    return torch.polar(torch.ones_like(joined), joined)
+    return torch.block_diag(*(_frequencies(count, *periods)[None] for count, periods in sizes))
 
 
 def _frequencies(count: int, shortest: float, longest: float) -> Tensor:
@@ -62,6 +68,8 @@ def rotate(
 
     As complex numbers: one multiplication instead of four and a concatenation.
     """
+    if not x.requires_grad:  # the same in fewer steps, which have no gradient
+        return (x.float().view(torch.complex64) * turns).view(torch.float32).to(x.dtype)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 

@@ -187,7 +187,7 @@ class WorldModel(nn.Module):
             latents = [each[:, None] for each in self.decoder.finish(codes[:, 0], decoded)]
         tokens = self._tokens(latents, cache.latents, has_sound)
         cache.latents = [each[:, -1] for each in latents]
-        return self.trunk.read(tokens, cache.trunk)[:, -1]
+        return self.trunk.read(tokens, cache.trunk, 1)[:, 0]
 
 
 def initialise(module: nn.Module) -> None:

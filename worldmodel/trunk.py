@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, attend, rotary_turns
+from worldmodel.attention import Block, attend, rotary_frequencies, rotary_turns, turns_of
 from worldmodel.frame_group import FrameGroup
 from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
@@ -19,6 +19,10 @@ from worldmodel.sight import Sight
 
 # What a block attends over: all tokens of the window, the places of a frame, or the times of a place.
 Axis = Literal["both", "space", "time"]
+
+
+# Keys and values of a block, (item, head, row, channel).
+Layer = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -29,7 +33,7 @@ class TrunkCache:
         layers: of every block, (item, head, token, channel); an item is a clip, or a place of one.
     """
 
-    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
     num_frames: int = 0
 
     def branch(self, num_clips: int, count: int) -> None:
@@ -64,6 +68,8 @@ class Trunk(nn.Module):
         self.place_turns: Tensor
         turns = rotary_turns(torch.zeros(len(places)), places, self.head_dim)
         self.register_buffer("place_turns", turns, persistent=False)
+        self.time_frequencies: Tensor
+        self.register_buffer("time_frequencies", rotary_frequencies(self.head_dim)[0], persistent=False)
         self.blocks = Modules[Block](
             Block(settings.dim, settings.num_heads, settings.attention) for _ in range(settings.depth)
         )
@@ -92,30 +98,47 @@ class Trunk(nn.Module):
         return self.read(tokens[:, None], cache)[:, 0]
 
     def read(
-        self, tokens: Float[Tensor, "batch frame token dim"], cache: TrunkCache
-    ) -> Float[Tensor, "batch frame token dim"]:
+        self, tokens: Float[Tensor, "batch frame token dim"], cache: TrunkCache, num_states: int | None = None
+    ) -> Float[Tensor, "batch state token dim"]:
         """States of the next frames in one pass; the cache is updated in place and never grows beyond the window.
 
         Keys keep the rotation of their absolute time: attention depends on differences of time only, so nothing is
-        recomputed when the window slides.
+        recomputed when the window slides. Where the states of the last frames alone are asked for, every block leaves
+        out what no later one would look at.
         """
         num_frames = tokens.shape[1]
         num_past = min(cache.num_frames, self.window_frames - 1)
-        x, layers, turns = tokens, [], self._turns(cache.num_frames, num_frames)
-        for number, (block, axis) in enumerate(zip(self.blocks, self.axes, strict=True)):
+        num_in, *nums_out = self._nums_needed(num_frames, num_states or num_frames)
+        x, layers, turns = tokens[:, -num_in:], [], self._turns(cache.num_frames, num_frames)
+        for number, (block, axis, num_out) in enumerate(zip(self.blocks, self.axes, nums_out, strict=True)):
             past = cache.layers[number] if cache.layers and axis != "space" else None
+            num_early, rows = x.shape[1] - num_out, fold(x, axis)
+            here = turns[axis][-rows.shape[1] :]
+            stop = rows.shape[1] // x.shape[1] * num_early
+            if stop:  # frames that others see, but that see no others themselves
+                early = block.attention.keys_values(block.attention_norm(rows[:, :stop]), here[:stop])
+                past = self._kept(axis, early if past is None else joined(past, early))
             # One frame sees all that is kept.
-            sight = self._sight(axis, num_frames, num_past) if num_frames > 1 else None
-            out, (key, value) = block(fold(x, axis), turns[axis], past, sight)
-            keep = self._num_kept(axis)
-            layers.append((key[:, :, -keep:], value[:, :, -keep:]) if keep else (key[:, :, :0], value[:, :, :0]))
-            x = unfold(out, axis, x)
+            seen = min(num_past + num_early, self.window_frames - 1)
+            sight = self._sight(axis, num_out, seen) if num_out > 1 else None
+            out, layer = block(rows[:, stop:], here[stop:], past, sight)
+            layers.append(self._kept(axis, layer))
+            x = unfold(out, axis, x[:, num_early:])
         cache.layers, cache.num_frames = layers, cache.num_frames + num_frames
         return self.norm(x)
 
-    def _num_kept(self, axis: Axis) -> int:
-        """Tokens of an item that the next frame's tokens see."""
-        return {"both": self.num_tokens, "time": 1, "space": 0}[axis] * (self.window_frames - 1)
+    def _nums_needed(self, num_frames: int, num_states: int) -> list[int]:
+        """How many of the last frames enter the first block, and leave every block."""
+        nums = [num_states]
+        for axis in reversed(self.axes):
+            nums.append(min(num_frames, nums[-1] + (0 if axis == "space" else self.window_frames - 1)))
+        return nums[::-1]
+
+    def _kept(self, axis: Axis, layer: Layer) -> Layer:
+        """Keys and values of an item that the next frame's tokens see."""
+        keep = {"both": self.num_tokens, "time": 1, "space": 0}[axis] * (self.window_frames - 1)
+        key, value = layer
+        return (key[:, :, -keep:], value[:, :, -keep:]) if keep else (key[:, :, :0], value[:, :, :0])
 
     def _sight(self, axis: Axis, num_frames: int, num_past: int = 0) -> Sight | None:
         if axis == "space":
@@ -124,10 +147,15 @@ class Trunk(nn.Module):
 
     def _turns(self, start: int, num_frames: int) -> dict[Axis, Tensor]:
         """Of the tokens of an item, for every axis that blocks attend over; along one they differ in nothing else."""
-        times = torch.arange(start, start + num_frames, device=self.places.device).double()
-        time_turns = rotary_turns(times, self.places.new_zeros(num_frames, 2), self.head_dim)
+        times = torch.arange(start, start + num_frames, device=self.places.device)
+        time_turns = turns_of(times[:, None] * self.time_frequencies)
         both = (time_turns[:, None] * self.place_turns).flatten(0, 1)
         return {"both": both, "space": self.place_turns, "time": time_turns}
+
+
+def joined(past: Layer, new: Layer) -> Layer:
+    """Keys and values, one after another."""
+    return torch.cat((past[0], new[0]), 2), torch.cat((past[1], new[1]), 2)
 
 
 def fold(x: Float[Tensor, "batch frame token dim"], axis: Axis) -> Float[Tensor, "item row dim"]:

@@ -95,6 +95,7 @@ def test_rotation_turns_pairs_of_neighbouring_channels():
     torch.testing.assert_close(rotated[..., 0::2], first * angles.cos() - second * angles.sin())
     torch.testing.assert_close(rotated[..., 1::2], first * angles.sin() + second * angles.cos())
     assert rotate(x.bfloat16(), turns).dtype == torch.bfloat16
+    assert torch.equal(rotate(x.requires_grad_(), turns), rotated)
 
 
 def naive_attention(module: Attention, x: Tensor, turns: Tensor, mask: Tensor | None) -> Tensor:

@@ -83,6 +83,29 @@ def test_several_frames_at_a_time_with_a_cache_equal_whole_clips(window_frames: 
     assert cache.num_frames == 13
 
 
+@BOTH_KINDS
+@pytest.mark.parametrize("num_states", [1, 2, 6])
+@pytest.mark.parametrize("window_frames", [1, 2, 5])
+@torch.no_grad()
+def test_the_last_states_alone_are_those_of_whole_clips(window_frames: int, num_states: int, factorised: bool):
+    trunk, tokens, cache = make_trunk(window_frames, factorised=factorised), make_tokens(24), TrunkCache()
+    whole, start = trunk(tokens), 0
+    for part in tokens.split([2, 12, 6, 1, 3], 1):
+        count = min(num_states, part.shape[1])
+        start += part.shape[1]
+        found = trunk.read(part, cache, count)
+        torch.testing.assert_close(found, whole[:, start - count : start], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_what_the_last_state_does_not_depend_on_is_not_computed():
+    trunk, seen = make_trunk(window_frames=3), []
+    for block in trunk.blocks:
+        block.feed.register_forward_hook(lambda module, given, out: seen.append(out.shape[1] // NUM_TOKENS))
+    trunk.read(make_tokens(20), TrunkCache(), 1)
+    assert seen == [3, 1]
+
+
 @pytest.mark.parametrize("window_frames", [1, 2, 4])
 @torch.no_grad()
 def test_the_cache_never_grows_beyond_the_window_less_one_frame(window_frames: int):
