@@ -312,9 +312,9 @@ class Block(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The same by compiled code; attention is not in it, which has kernels of its own and many forms."""
         enter, leave = compiled_parts()
-        # Code is made anew for a view of something else: the first block's input is one.
+        # Code is made anew for a view of something else, as the first block's input and the parts of complex numbers are.
         x = x.clone() if x._is_view() else x
-        query, key, value = enter(self, x, turns.real, turns.imag)
+        query, key, value = enter(self, x, turns.real.clone(), turns.imag.clone())
         if past is not None:
             key, value = torch.cat((halves_first(past[0]), key), 2), torch.cat((past[1], value), 2)
         out = leave(self, x, by(query, key, value, sight, self.attention.backend))
