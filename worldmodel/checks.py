@@ -171,15 +171,19 @@ def check_videos(videos: str | dict[str, float] | None) -> None:
 
 
 def check_family(settings: TokenizerSettings, trained: bool) -> None:
-    """Refuse a family that there is not, or that is not made in this way.
+    """Refuse a family that there is not, or that is not made in this way, and a zoom that leaves nothing to cut out.
 
     Raises:
-        SettingsError: names the family.
+        SettingsError: names the family, or the zoom.
     """
     if settings.kind == "sound" and settings.family != "vq":
         raise SettingsError(f"family={settings.family} is of pictures: kind=sound has vq alone")
     if (settings.family != "dct") != trained:
         raise SettingsError(f"family={settings.family} is {'not ' if trained else ''}trained")
+    if not 1 <= settings.zoom < math.inf:
+        raise SettingsError(f"zoom={settings.zoom} is out of range: it must be 1 or more; 1 leaves pictures whole")
+    if settings.zoom != 1 and settings.kind == "sound":
+        raise SettingsError(f"zoom={settings.zoom} is of pictures: leave it out with kind=sound")
 
 
 def check_data(settings: TrainSettings) -> None:

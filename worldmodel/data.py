@@ -14,6 +14,7 @@ import numpy as np
 from streams.loader import Loader
 from streams.mixture import Portion, mixed
 from streams.passing_over import PassingOver
+from streams.random_crops import RandomCrops
 from streams.settings import LoaderSettings
 from streams.source import Source
 from streams.videos import SoundSource, VideoSource
@@ -69,9 +70,12 @@ def open_clips(settings: TokenizerSettings) -> Source:
     Raises:
         MediaError: no video can be used, or none has sound though a sound codec is wanted.
     """
-    kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
     found = [each for each, _ in find_all(settings.videos).values()]
-    source = kind_of_source(found, settings.clips, settings.selection, random_start=True)
+    if settings.kind == "picture" and settings.zoom > 1:
+        source = RandomCrops(found, settings.clips, settings.selection, random_start=True, zoom=settings.zoom)
+    else:
+        kind_of_source = SoundSource if settings.kind == "sound" else VideoSource
+        source = kind_of_source(found, settings.clips, settings.selection, random_start=True)
     parts = parts_of(source, settings.videos, range(len(source)))
     for path, reason in source.skipped:
         print(f"left out: {path}: {reason}")

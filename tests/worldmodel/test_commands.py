@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -240,6 +240,7 @@ def test_a_hybrid_codec_is_fitted_and_trained_and_resumed_and_the_world_model_ta
         whole_run.codec_settings("picture", tmp_path / "run"),
         family="hybrid",
         hybrid=hybrid,
+        zoom=1.5,
         training=replace(TRAINING, checkpoint_every=2),
     )
     train_codec(settings)
@@ -258,6 +259,39 @@ def test_a_hybrid_codec_is_fitted_and_trained_and_resumed_and_the_world_model_ta
     assert torch.equal(again.scale, before)
     model = WorldModel(MODEL, again.quantizer, None)
     assert model.num_codes == again.pyramid.num_codes
+
+
+def test_a_codec_learns_from_parts_of_pictures_and_goes_on_to_the_bit(whole_run: WholeRun, tmp_path: Path):
+    settings = replace(whole_run.codec_settings("picture", tmp_path / "whole"), family="hybrid", zoom=1.5)
+    settings = replace(
+        settings, hybrid=HybridSettings(quantizer=replace(PICTURE.quantizer, grids=((1, 1), (2, 2)), dim=16))
+    )
+    train_codec(settings)
+    codec = load_codec(tmp_path / "whole")
+    assert (codec.clips.height, codec.clips.width) == (16, 16)
+    train_codec(replace(settings, run=str(tmp_path / "pictures"), zoom=1.0))
+    assert fingerprint_of(tmp_path / "pictures") != codec.fingerprint
+    shutil.copytree(tmp_path / "whole", tmp_path / "halves")
+    shutil.rmtree(tmp_path / "halves" / "checkpoints" / f"step_{TRAINING.steps:08d}")
+    assert main(["tokenizer", "--resume", str(tmp_path / "halves")]) == 0
+    assert fingerprint_of(tmp_path / "halves") == codec.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"zoom": 0.5}, "zoom=0.5 is out of range: it must be 1 or more"),
+        ({"zoom": float("nan")}, "zoom=nan is out of range"),
+        ({"zoom": 1.5, "kind": "sound"}, "zoom=1.5 is of pictures: leave it out with kind=sound"),
+    ],
+)
+def test_a_zoom_that_cuts_nothing_out_is_refused(
+    changes: dict[str, Any], message: str, whole_run: WholeRun, tmp_path: Path
+):
+    settings = whole_run.codec_settings("picture", tmp_path / "run")
+    with pytest.raises(SettingsError, match=message):
+        train_codec(replace(settings, **changes))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_codec_without_checkpoint_is_not_resumed(whole_run: WholeRun, tmp_path: Path):

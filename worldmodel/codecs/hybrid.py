@@ -1,4 +1,4 @@
-"""Hybrid picture codec: a multi-scale quantiser over whitened DCT coefficients instead of learned latents."""
+"""Hybrid picture codec: a multi-scale quantiser over DCT coefficients, whose linear decode a network refines."""
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from worldmodel.codecs.dct_transform import (
 )
 from worldmodel.codecs.jpeg_tables import zigzag
 from worldmodel.codecs.picture import PictureVQ
+from worldmodel.codecs.refiner import Refiner
 from worldmodel.settings import HybridSettings
 
 # Red, green and blue of luma and of the two chromas.
@@ -29,7 +30,8 @@ TO_RGB = np.array([(1, 0, RED), (1, -GREEN_OF_BLUE, -GREEN_OF_RED), (1, BLUE, 0)
 class PictureHybrid(PictureVQ):
     """Frames to codes and back: a latent is the coefficients of one block, low frequencies only, whitened.
 
-    Both ways are linear and fixed; the codebooks and their smoothing are all that is learned.
+    Both ways are linear and fixed. What is learned is the codebooks, their smoothing and the refiner, which sees the
+    codes' latents and adds to the frames; no codebook depends on it.
 
     Attributes:
         mean: of every coefficient over the frames that `fit` was given.
@@ -65,6 +67,7 @@ class PictureHybrid(PictureVQ):
                 f"{settings.block}: change clips.height/width, hybrid.block or hybrid.quantizer.grids"
             )
         self.transform = BlockTransform(settings.block, "full")
+        self.refiner = Refiner(dim, settings.refiner_channels, settings.block) if settings.refiner_channels else None
         self.counts = (settings.luma_frequencies, settings.chroma_frequencies)
         self.register_buffer("waves", waves_of(settings.block, *self.counts), persistent=False)
         self.register_buffer("mean", torch.zeros(dim))
@@ -93,7 +96,8 @@ class PictureHybrid(PictureVQ):
         with full_precision(latent.device):
             coefficients = latent.float() * self._column(self.scale) + self._column(self.mean)
             grey_levels = F.conv_transpose2d(coefficients, self.waves, stride=self.waves.shape[-1]) + 128
-            return grey_levels / 127.5 - 1
+            frames = grey_levels / 127.5 - 1
+        return frames if self.refiner is None else frames + self.refiner(latent)
 
     def _coefficients(self, frames: Tensor) -> Tensor:
         luma, chroma = self.transform(to_uint8(frames))

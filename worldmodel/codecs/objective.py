@@ -16,6 +16,7 @@ from worldmodel.layout import Pyramid
 from worldmodel.settings import PictureLossSettings
 
 SOUND_WEIGHT = 20.0
+PRICE_RISES = 0.5  # share of a run in which the price of bits rises from nothing, so that entries come into use first
 STILL_GREY_LEVELS = 2.0  # a patch stands still when it changes by less than this on average
 FRAME_PATCHES = (8, 8)  # into which a frame is divided to tell whether all of it stands still
 
@@ -55,7 +56,8 @@ class PictureObjective(CodecObjective):
         clips = to_float(batch.frames)
         frames = clips.flatten(0, 1)
         latent = self.codec.analyse(frames)
-        quantized = self.codec.quantizer(latent, clips.shape[1] if self.settings.sticky else 1)
+        price_share = min(1.0, self.share_done / PRICE_RISES)
+        quantized = self.codec.quantizer(latent, clips.shape[1] if self.settings.sticky else 1, price_share)
         rebuilt = self.codec.synthesise(quantized.latent).float()
         error = F.mse_loss(rebuilt, frames)
         movement = still_movement(clips, latent.unflatten(0, clips.shape[:2]), self.codec.pyramid.whole_frame)

@@ -55,21 +55,25 @@ class MultiScaleQuantizer(ScaleLatents):
         """The scales that the settings' grids describe."""
         return Pyramid(tuple(Scale(h, w, settings.vocabulary) for h, w in settings.grids))
 
-    def forward(self, latent: Float[Tensor, "item dim height width"], num_frames: int = 1) -> Quantized:
+    def forward(
+        self, latent: Float[Tensor, "item dim height width"], num_frames: int = 1, price_share: float = 1.0
+    ) -> Quantized:
         """Quantise, with the straight-through gradient; in training mode the codebooks follow the latents.
 
         Args:
             latent: of clips, each clip's frames in their order.
             num_frames: of every clip; its codes are sticky, as `encode` will have them, and the codebooks learn so.
+            price_share: of the price of bits that `encode` will have. Where it is dear from the start, entries that
+                nobody uses yet are never tried, and few come into use.
         """
         num_clips = len(latent) // num_frames
         latent = swapped(latent.float(), num_frames)  # in the order of time
         total, codes, totals = torch.zeros_like(latent), [], []
-        spread = self._spread(latent.detach())
+        bit_costs = price_share * self._bit_costs(latent.detach())
         for index in range(len(self.codebooks)):
             residual = self._residual((latent - total).detach(), index)
             margin = self.margin(latent.detach(), index)
-            codes.append(self._choose(residual, index, margin, spread, [num_clips] * num_frames, None))
+            codes.append(self._choose(residual, index, margin, bit_costs, [num_clips] * num_frames, None))
             if self.training:
                 self.codebooks[index].update(residual.flatten(0, 1), codes[-1].flatten())
             total = total + self._upsample(codes[-1], index)
@@ -134,24 +138,24 @@ class MultiScaleQuantizer(ScaleLatents):
         """
         latent = latent.float()
         total, codes = torch.zeros_like(latent), []
-        spread = self._spread(latent)
+        bit_costs = self._bit_costs(latent)
         for index, part in enumerate(self.pyramid.slices):
             before = None if previous is None else previous[:, part]
             residual, margin = self._residual(latent - total, index), self.margin(latent, index)
-            codes.append(self._choose(residual, index, margin, spread, steps, before))
+            codes.append(self._choose(residual, index, margin, bit_costs, steps, before))
             if index + 1 < len(self.pyramid.scales):
                 total = total + self._upsample(codes[-1], index)
         return torch.cat(codes, 1)
 
     def _choose(
-        self, residual: Tensor, index: int, margin: Tensor, spread: Tensor, steps: list[int], previous: Tensor | None
+        self, residual: Tensor, index: int, margin: Tensor, bit_costs: Tensor, steps: list[int], previous: Tensor | None
     ) -> Tensor:
         """Codes of one scale for what is left over (item, place, dim), each the one before it while that is cheap."""
         num_places, price = residual.shape[1], None
         if self.bit_price > 0:
             # A code of a coarse scale stands for more of the picture.
             share = num_places / (self.pyramid.grid[0] * self.pyramid.grid[1])
-            price = (self.bit_price * share * spread).repeat_interleave(num_places)
+            price = (share * bit_costs).repeat_interleave(num_places)
         nearest = self.codebooks[index].nearest(residual.flatten(0, 1), price).view(residual.shape[:2])
         if self.sticky_margin == 0 or (len(steps) == 1 and previous is None):
             return nearest
@@ -169,10 +173,9 @@ class MultiScaleQuantizer(ScaleLatents):
         """How much worse than the nearest a kept code of one scale may be in each frame, in squared latents."""
         return self.sticky_margin * latent.square().sum(1).mean(dim=(1, 2))
 
-    @staticmethod
-    def _spread(latent: Tensor) -> Tensor:
-        """Variance of every frame's latents over its places, summed over the channels."""
-        return latent.var((2, 3), correction=0).sum(1)
+    def _bit_costs(self, latent: Tensor) -> Tensor:
+        """What a bit of a code of the finest scale costs in each frame: the price, in its latents' variance."""
+        return self.bit_price * latent.var((2, 3), correction=0).sum(1)
 
     def _residual(self, latent: Tensor, index: int) -> Tensor:
         """What is left over for one scale, (item, place, dim)."""

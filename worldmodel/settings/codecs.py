@@ -12,7 +12,8 @@ class QuantizerSettings:
 
     Attributes:
         bit_price: what a bit of a code of the finest scale costs (in units of the frame's variance of latents over its
-            places): a rare entry is taken only where it is better by that; 0 takes the nearest.
+            places): a rare entry is taken only where it is better by that; 0 takes the nearest. In
+            training it rises from nothing over the first half.
         kind: how the entries of a scale come about: vq learns each, fsq lays them out on a lattice of 3 to 8 levels an
             axis (vocabulary is their product), bsq on one of signs (vocabulary is a power of two).
         grids: (rows, columns) of every scale, coarse to fine; the last is the latent's own grid.
@@ -77,7 +78,7 @@ class DctSettings:
 
 @dataclass(frozen=True)
 class HybridSettings:
-    """Multi-scale quantiser over the whitened DCT coefficients of blocks.
+    """Multi-scale quantiser over the whitened DCT coefficients of blocks, and a network that refines what they show.
 
     Attributes:
         block: side of a block in pixels; the finest grid has one place for each.
@@ -85,6 +86,7 @@ class HybridSettings:
         chroma_frequencies: the same of each of the two chromas.
         whitening: coefficients are divided by their standard deviation to this power: 1 makes all matter alike, 0 as
             much as they do in the picture, which rebuilt real videos best (24.5 dB; 23.8 with 0.5, 21.8 with 1).
+        refiner_channels: of the network that adds to the linear decode what it leaves out, a multiple of 8; 0 for none.
         quantizer: of the latents; dim is luma_frequencies + 2 * chroma_frequencies.
     """
 
@@ -92,6 +94,7 @@ class HybridSettings:
     luma_frequencies: int = 10
     chroma_frequencies: int = 3
     whitening: float = 0.0
+    refiner_channels: int = 48
     quantizer: QuantizerSettings = field(default_factory=QuantizerSettings)
 
 

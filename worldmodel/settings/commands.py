@@ -29,6 +29,9 @@ class TokenizerSettings:
             transform, written without training; hybrid is a quantiser over DCT coefficients; tokens_1d is a row of
             learned tokens, each of the whole frame, of which any prefix decodes. Sound has vq alone.
         picture_loss: what a picture codec is trained on.
+        zoom: pictures are read so many times as large as a clip, and a part of them, of any size down to that of a
+            clip, is cut out at random and mirrored half the time; 1 leaves them whole. A codec of few videos learns
+            from it what other videos look like. Nothing of it is left in the codec.
     """
 
     videos: str | dict[str, float]
@@ -45,6 +48,7 @@ class TokenizerSettings:
     hybrid: HybridSettings = field(default_factory=HybridSettings)
     tokens_1d: Tokens1dSettings = field(default_factory=Tokens1dSettings)
     picture_loss: PictureLossSettings = field(default_factory=PictureLossSettings)
+    zoom: float = 1.0
 
     @property
     def codec(self) -> PictureCodecSettings | DctSettings | HybridSettings | Tokens1dSettings | SoundCodecSettings:

@@ -360,3 +360,18 @@ def test_with_a_price_of_bits_codes_are_cheaper_and_less_exact_and_training_choo
         errors.append(float((quantized.latent - latents).square().mean()))
     assert bits[1] < bits[0] - 0.5
     assert errors[1] > errors[0]
+
+
+@torch.no_grad()
+def test_codebooks_that_learn_before_the_price_is_asked_have_more_entries_in_use():
+    perplexities = []
+    for early in (1.0, 0.0):
+        torch.manual_seed(0)
+        settings = dataclasses.replace(QUANTIZER, bit_price=0.1, sticky_margin=0.0, vocabulary=64)
+        quantizer = MultiScaleQuantizer(settings).train()
+        clusters = torch.randn(40, LATENT_DIM)
+        for step in range(120):
+            latents = clusters[torch.randint(40, (32, SIDE, SIDE))].movedim(-1, 1)
+            quantizer(latents + 0.1 * torch.randn_like(latents), 1, early if step < 60 else 1.0)
+        perplexities.append(float(codebooks_of(quantizer)[-1].perplexity()))
+    assert perplexities[1] > 1.5 * perplexities[0]
