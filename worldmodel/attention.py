@@ -312,7 +312,7 @@ class Block(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The same by compiled code; attention is not in it, which has kernels of its own and many forms."""
         enter, leave = compiled_parts()
-        # Code is made anew for a view of something else, as the first block's input and the parts of complex numbers are.
+        # Code is made anew for views of something else: the first block's input, and parts of complex numbers.
         x = x.clone() if x._is_view() else x
         query, key, value = enter(self, x, turns.real.clone(), turns.imag.clone())
         if past is not None:
