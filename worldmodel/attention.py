@@ -68,6 +68,7 @@ def rotate(
 
     As complex numbers: one multiplication instead of four and a concatenation.
     """
+    assert turns.is_complex(), "turns lose their angles where all of a model is made real numbers of another kind"
     if not x.requires_grad:  # the same in fewer steps, which have no gradient
         return (x.float().view(torch.complex64) * turns).view(torch.float32).to(x.dtype)
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
@@ -156,9 +157,11 @@ def _flex_kernel() -> Callable[..., Tensor]:
 def _block_mask(sight: Sight, device: torch.device) -> object:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    starts, stops = (bound.to(device) for bound in sight.bounds())
-    seen = lambda batch, head, query, key: (key >= starts[query]) & (key < stops[query])  # noqa: E731
-    return create_block_mask(seen, None, None, sight.num_queries, max(sight.stops), device=device.type)
+    # It is kept, and may be needed for a gradient after inference mode has made it.
+    with torch.inference_mode(False):
+        starts, stops = (bound.to(device) for bound in sight.bounds())
+        seen = lambda batch, head, query, key: (key >= starts[query]) & (key < stops[query])  # noqa: E731
+        return create_block_mask(seen, None, None, sight.num_queries, max(sight.stops), device=device.type)
 
 
 def _attend_by_xformers(query: Tensor, key: Tensor, value: Tensor, sight: Sight | None) -> Tensor:

@@ -182,8 +182,9 @@ def check_family(settings: TokenizerSettings, trained: bool) -> None:
         raise SettingsError(f"family={settings.family} is {'not ' if trained else ''}trained")
     if not 1 <= settings.zoom < math.inf:
         raise SettingsError(f"zoom={settings.zoom} is out of range: it must be 1 or more; 1 leaves pictures whole")
-    if settings.zoom != 1 and settings.kind == "sound":
-        raise SettingsError(f"zoom={settings.zoom} is of pictures: leave it out with kind=sound")
+    if settings.zoom != 1 and (settings.kind == "sound" or not trained):
+        without = "kind=sound" if settings.kind == "sound" else f"family={settings.family}"
+        raise SettingsError(f"zoom={settings.zoom} is for training on pictures: leave it out with {without}")
 
 
 def check_data(settings: TrainSettings) -> None:

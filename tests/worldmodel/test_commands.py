@@ -264,7 +264,8 @@ def test_a_hybrid_codec_is_fitted_and_trained_and_resumed_and_the_world_model_ta
 def test_a_codec_learns_from_parts_of_pictures_and_goes_on_to_the_bit(whole_run: WholeRun, tmp_path: Path):
     settings = replace(whole_run.codec_settings("picture", tmp_path / "whole"), family="hybrid", zoom=1.5)
     settings = replace(
-        settings, hybrid=HybridSettings(quantizer=replace(PICTURE.quantizer, grids=((1, 1), (2, 2)), dim=16))
+        settings,
+        hybrid=HybridSettings(quantizer=replace(PICTURE.quantizer, grids=((1, 1), (2, 2)), dim=16, bit_price=0.01)),
     )
     train_codec(settings)
     codec = load_codec(tmp_path / "whole")
@@ -282,7 +283,7 @@ def test_a_codec_learns_from_parts_of_pictures_and_goes_on_to_the_bit(whole_run:
     [
         ({"zoom": 0.5}, "zoom=0.5 is out of range: it must be 1 or more"),
         ({"zoom": float("nan")}, "zoom=nan is out of range"),
-        ({"zoom": 1.5, "kind": "sound"}, "zoom=1.5 is of pictures: leave it out with kind=sound"),
+        ({"zoom": 1.5, "kind": "sound"}, "zoom=1.5 is for training on pictures: leave it out with kind=sound"),
     ],
 )
 def test_a_zoom_that_cuts_nothing_out_is_refused(

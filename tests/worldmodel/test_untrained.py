@@ -122,6 +122,8 @@ def test_what_is_not_trained_is_neither_resumed_nor_trained(videos: Path, run: P
         write_codec(replace(settings, family="hybrid"))
     with pytest.raises(SettingsError, match="family=dct is of pictures: kind=sound has vq alone"):
         write_codec(replace(settings, kind="sound"))
+    with pytest.raises(SettingsError, match="zoom=1.5 is for training on pictures: leave it out with family=dct"):
+        write_codec(replace(settings, zoom=1.5))
     with pytest.raises(SettingsError, match="frames of 24x16 are not whole blocks"):
         write_codec(replace(settings, clips=replace(CLIPS, height=24)))
     assert not (tmp_path / "run").exists()

@@ -31,7 +31,7 @@ class PictureHybrid(PictureVQ):
     """Frames to codes and back: a latent is the coefficients of one block, low frequencies only, whitened.
 
     Both ways are linear and fixed. What is learned is the codebooks, their smoothing and the refiner, which sees the
-    codes' latents and adds to the frames; no codebook depends on it.
+    codes' latents and adds to the frames; encoding does not run it.
 
     Attributes:
         mean: of every coefficient over the frames that `fit` was given.
@@ -66,6 +66,8 @@ class PictureHybrid(PictureVQ):
                 f"frames of {clips.height}x{clips.width} do not fit a finest grid of {grid[0]}x{grid[1]} blocks of "
                 f"{settings.block}: change clips.height/width, hybrid.block or hybrid.quantizer.grids"
             )
+        if settings.refiner_channels < 0:
+            raise ValueError(f"hybrid.refiner_channels={settings.refiner_channels} must be 0 (no refiner) or more")
         self.transform = BlockTransform(settings.block, "full")
         self.refiner = Refiner(dim, settings.refiner_channels, settings.block) if settings.refiner_channels else None
         self.counts = (settings.luma_frequencies, settings.chroma_frequencies)

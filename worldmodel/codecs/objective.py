@@ -22,9 +22,22 @@ FRAME_PATCHES = (8, 8)  # into which a frame is divided to tell whether all of i
 
 
 class CodecObjective(nn.Module):
-    """What a codec's objectives share: they tell how rich its codes are."""
+    """What a codec's objectives share: they tell how rich its codes are.
+
+    Attributes:
+        share_done: share of the run that is done, told by the loop.
+    """
 
     codec: PictureVQ | SoundVQ
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share_done = 0.0
+
+    @property
+    def price_share(self) -> float:
+        """How much of the price of bits is asked now."""
+        return min(1.0, self.share_done / PRICE_RISES)
 
     def in_short(self, means: dict[str, float]) -> str:
         """What of the metrics is shown beside the progress."""
@@ -44,7 +57,6 @@ class PictureObjective(CodecObjective):
     def __init__(self, codec: PictureVQ, settings: PictureLossSettings | None = None) -> None:
         super().__init__()
         self.codec, self.settings = codec, settings or PictureLossSettings()
-        self.share_done = 0.0
         self.perceptual = self.adversary = None
         if self.settings.perceptual_weight > 0:
             self.perceptual = load_perceptual(self.settings.perceptual_file, self.settings.perceptual_sha256)
@@ -56,8 +68,7 @@ class PictureObjective(CodecObjective):
         clips = to_float(batch.frames)
         frames = clips.flatten(0, 1)
         latent = self.codec.analyse(frames)
-        price_share = min(1.0, self.share_done / PRICE_RISES)
-        quantized = self.codec.quantizer(latent, clips.shape[1] if self.settings.sticky else 1, price_share)
+        quantized = self.codec.quantizer(latent, clips.shape[1] if self.settings.sticky else 1, self.price_share)
         rebuilt = self.codec.synthesise(quantized.latent).float()
         error = F.mse_loss(rebuilt, frames)
         movement = still_movement(clips, latent.unflatten(0, clips.shape[:2]), self.codec.pyramid.whole_frame)
@@ -110,7 +121,7 @@ class SoundObjective(CodecObjective):
         # A clip without sound is silence to the quantiser, but is not learned from.
         heard = batch.has_sound.float().repeat_interleave(slices.shape[1])
         slices = slices.flatten(0, 1)
-        rebuilt, quantized = self.codec(slices)
+        rebuilt, quantized = self.codec(slices, self.price_share)
         error = (rebuilt.float() - slices).square().mean(dim=(1, 2))
         error = (error * heard).sum() / heard.sum().clamp(min=1)
         metrics = {"log_mel_error": error.detach().sqrt(), "commitment": quantized.loss.detach()}

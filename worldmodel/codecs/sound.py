@@ -65,9 +65,11 @@ class SoundVQ(nn.Module):
         mel = log_mel(sound, settings.num_mels, settings.slices_per_frame, settings.fft_samples, self.clips.sample_hz)
         return (mel.clamp(min=self.silence) - self.silence) / (LOUD - self.silence) * 2 - 1
 
-    def forward(self, slices: Float[Tensor, "item mel slice"]) -> tuple[Float[Tensor, "item mel slice"], Quantized]:
-        """Reconstruction of single frames' slices through the quantiser."""
-        quantized = self.quantizer(self.encoder(slices)[:, :, None])
+    def forward(
+        self, slices: Float[Tensor, "item mel slice"], price_share: float = 1.0
+    ) -> tuple[Float[Tensor, "item mel slice"], Quantized]:
+        """Reconstruction of single frames' slices through the quantiser, at a share of its price of bits."""
+        quantized = self.quantizer(self.encoder(slices)[:, :, None], price_share=price_share)
         return self.decoder(quantized.latent[:, :, 0]), quantized
 
     @torch.no_grad()

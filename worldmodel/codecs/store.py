@@ -181,6 +181,8 @@ def _read_description(run: Path) -> dict[str, Any]:
 def _settings_of(description: dict[str, Any]) -> CodecSettings:
     kind = SETTINGS[description["kind"], description.get("family", "vq")]
     plain = {name: _tuples(value) for name, value in description["settings"].items()}
+    if kind is HybridSettings:
+        plain.setdefault("refiner_channels", 0)  # those of before had no refiner
     for name, part in (("quantizer", QuantizerSettings), ("transformer", TransformerSettings)):
         if name in plain:
             plain[name] = part(**{key: _tuples(value) for key, value in plain[name].items()})

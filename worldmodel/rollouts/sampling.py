@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 SURE = 0.95  # a code that is kept with this probability is kept
 SHARE_UNITS = 2**30  # of which a probability is a whole number
+NO_SHARES = "the model predicts no probabilities (its logits are not finite): was its training stable?"
 
 
 def check_sampling(settings: SamplingSettings, num_scales: int) -> None:
@@ -57,6 +58,8 @@ def sample_codes(
         return logits.argmax(-1)
     # Shares as whole numbers, whose sums no device rounds; a number below the last sum falls into one of them.
     sums = (logits.softmax(-1) * SHARE_UNITS).int().cumsum(-1, dtype=torch.int32)
+    # A device is not waited for; torch has no public name for that.
+    torch._assert_async((sums[..., -1] > SHARE_UNITS // 2).all(), NO_SHARES)  # type: ignore[attr-defined]
     drawn = torch.rand(*logits.shape[:2], 1, generator=generator, device=logits.device)
     return torch.searchsorted(sums, (drawn.double() * sums[..., -1:]).int(), right=True)[..., 0]
 

@@ -85,8 +85,9 @@ class HybridSettings:
         luma_frequencies: coefficients of luma in a latent, in zigzag order; higher frequencies are left out.
         chroma_frequencies: the same of each of the two chromas.
         whitening: coefficients are divided by their standard deviation to this power: 1 makes all matter alike, 0 as
-            much as they do in the picture, which rebuilt real videos best (24.5 dB; 23.8 with 0.5, 21.8 with 1).
-        refiner_channels: of the network that adds to the linear decode what it leaves out, a multiple of 8; 0 for none.
+            much as they do in the picture, which rebuilt real videos best (without a refiner 24.5 dB; 23.8 with 0.5,
+            21.8 with 1).
+        refiner_channels: of the network that adds to the linear decode what it leaves out; 0 for none.
         quantizer: of the latents; dim is luma_frequencies + 2 * chroma_frequencies.
     """
 

@@ -158,7 +158,7 @@ class TrainingSettings:
             averaged. For a loss that is a mean over equal clips nothing changes but the memory that a step needs.
         recompute_activations: keep only what enters a transformer's block, and run it again in the backward pass.
         compile: run the transformers' blocks, but for attention itself, as code that torch.compile makes for them when
-            the run starts, which takes about half a minute and needs a compiler (g++, and Python's headers for a GPU);
+            the run starts, which takes about a minute and needs a compiler (g++, and Python's headers for a GPU);
             with ZeRO stages 0 to 2, and without tensor_parallel.
         offload: what lies in the host's memory instead of the device's: the optimizer with its state (from ZeRO
             stage 1 on), and also the parameters (stage 3).

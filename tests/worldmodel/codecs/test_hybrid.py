@@ -75,6 +75,7 @@ WRONG = [
     ({"luma_frequencies": 9}, {}, r"hybrid.quantizer.dim=16 must be .* which is 15"),
     ({"luma_frequencies": 16, "chroma_frequencies": 0}, {}, "chroma_frequencies=0 must be 1 at least"),
     ({"block": 4, "luma_frequencies": 17}, {}, "hybrid.quantizer.dim=16 must be"),
+    ({"refiner_channels": -8}, {}, "hybrid.refiner_channels=-8 must be 0"),
     ({}, {"height": 64}, "frames of 64x48 do not fit a finest grid of 4x6 blocks of 8"),
 ]
 

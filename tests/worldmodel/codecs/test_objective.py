@@ -1,5 +1,6 @@
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from streams.clip import Batch, to_float
 from tests.worldmodel.codecs.test_perceptual import narrow_vgg, weights_of
-from tests.worldmodel.tiny import CLIPS, PICTURE, tiny_quantizer
+from tests.worldmodel.tiny import CLIPS, PICTURE, codebooks_of, tiny_quantizer
 from tests.worldmodel.tiny_run import CLIPS as SOUND_CLIPS
 from tests.worldmodel.tiny_run import SOUND
 from worldmodel.codecs.objective import PictureObjective, SoundObjective, still_movement, still_places
@@ -255,6 +256,23 @@ def test_a_perceptual_distance_is_added_to_the_loss(tmp_path: Path):
         (before, _), (loss, metrics) = plain(batch), with_distance(batch)
     assert metrics["perceptual"] > 0
     torch.testing.assert_close(loss, before + 0.7 * metrics["perceptual"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [picture_objective, sound_objective])
+def test_the_price_of_bits_rises_from_nothing_over_the_first_half(
+    make: Callable[[], PictureObjective] | Callable[[], SoundObjective],
+):
+    objective, found = make(), {}
+    assert isinstance(objective, KnowsShareDone)
+    for codebook in codebooks_of(objective.codec.quantizer):
+        codebook.counts.copy_(2.0 ** -torch.arange(len(codebook.counts)).clamp(max=20))
+    batch = batch_of(noisy_squares(), tones(2, 5))
+    for price, share in ((0.0, 1.0), (9.0, 0.0), (9.0, 0.2), (9.0, 0.5), (9.0, 1.0)):
+        objective.codec.quantizer.bit_price, objective.share_done = price, share
+        found[price, share] = float(objective(batch)[1]["commitment"])
+    assert found[9.0, 0.0] == found[0.0, 1.0], found
+    assert found[9.0, 0.0] < found[9.0, 0.2] < found[9.0, 0.5] == found[9.0, 1.0], found
 
 
 def test_an_adversary_begins_when_it_is_time_and_only_then_learns():

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.worldmodel.tiny import PICTURE, QUANTIZER, SOUND_QUANTIZER, tiny_quantizer
 from tests.worldmodel.tiny_run import CLIPS, SOUND
+from worldmodel.codecs.hybrid import PictureHybrid
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import (
@@ -22,7 +23,7 @@ from worldmodel.codecs.store import (
     save_codec,
 )
 from worldmodel.errors import CheckpointError, SettingsError
-from worldmodel.settings import PictureCodecSettings, SoundCodecSettings
+from worldmodel.settings import HybridSettings, PictureCodecSettings, SoundCodecSettings
 
 KINDS = ("picture", "sound")
 
@@ -106,6 +107,20 @@ def test_a_description_without_a_family_is_of_vq(tmp_path: Path):
     loaded = load_codec(tmp_path)
     assert type(loaded) is PictureVQ
     assert loaded.settings == PICTURE
+
+
+def test_a_hybrid_of_before_there_were_refiners_has_none(tmp_path: Path):
+    torch.manual_seed(0)
+    settings = HybridSettings(refiner_channels=0, quantizer=replace(QUANTIZER, grids=((1, 1), (2, 2)), dim=16))
+    codec = PictureHybrid(settings, CLIPS).eval()
+    save_codec(tmp_path, codec)
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    description["settings"].pop("refiner_channels")
+    (tmp_path / DESCRIPTION).write_text(json.dumps(description))
+    loaded = load_codec(tmp_path)
+    assert isinstance(loaded, PictureHybrid)
+    frames = something("picture")
+    assert torch.equal(loaded.decode(loaded.encode(frames)), codec.decode(codec.encode(frames)))
 
 
 def test_how_the_description_is_laid_out_does_not_matter(tmp_path: Path):

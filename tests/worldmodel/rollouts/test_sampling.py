@@ -122,6 +122,15 @@ def test_half_precision_logits_can_be_drawn_from():
     assert sample_codes(logits, sampling(top_p=0.5), 0).shape == (2, 10)
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("vocabulary", [7, 16])
+def test_logits_that_are_not_finite_are_an_error_and_no_code(wrong: float, vocabulary: int):
+    logits = torch.randn(2, 3, vocabulary)
+    logits[1, 2, 4] = wrong
+    with pytest.raises(RuntimeError, match="the model predicts no probabilities"):
+        sample_codes(logits, sampling(), 0)
+
+
 def test_every_scale_has_its_own_settings_or_all_share_one():
     logits = torch.randn(1, 200, 16)
     mixed = SamplingSettings(temperature=[1.0, 0.0], top_k=[0], top_p=[1.0, 0.5])
