@@ -35,6 +35,7 @@ RANKS = (
     ),
     ("worldmodel.frame_group",),
     ("worldmodel.attention",),
+    ("worldmodel.blocks",),
     ("worldmodel.codecs", "worldmodel.rollouts.sampling"),
     ("worldmodel.cache", "worldmodel.trunk", "worldmodel.decoder"),
     ("worldmodel.model", "worldmodel.heads"),

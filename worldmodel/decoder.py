@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, full_precision, grid_positions, rotary_turns
+from worldmodel.attention import full_precision, grid_positions, rotary_turns
+from worldmodel.blocks import Block
 from worldmodel.codecs.dct_latents import CoefficientLatents
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.layout import Scale

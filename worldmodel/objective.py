@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, hidden_of
+from worldmodel.blocks import Block, hidden_of
 from worldmodel.cache.latents import CodeBatch
 from worldmodel.decoder import ScalePrediction
 from worldmodel.frame_group import FrameGroup

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldmodel.attention import Block, attend, rotary_frequencies, rotary_turns, turns_of
+from worldmodel.attention import attend, rotary_frequencies, rotary_turns, turns_of
+from worldmodel.blocks import Block
 from worldmodel.frame_group import FrameGroup
 from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings

@@ -8,7 +8,8 @@ from torch import nn
 
 from tools.scaling.settings import Machine, Work
 from tools.scaling.traffic import Model, of_sequence, of_stage, of_tensor
-from worldmodel.attention import Block, hidden_of, rotary_turns
+from worldmodel.attention import rotary_turns
+from worldmodel.blocks import Block, hidden_of
 from worldmodel.settings import TrainingSettings
 from worldmodel.training.memory import FLOAT_BYTES, Activations, state_bytes
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from worldmodel.attention import hidden_of
+from worldmodel.blocks import hidden_of
 from worldmodel.training.memory import FLOAT_BYTES, LIVE_ELEMENTS
 
 Kind = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all"]

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from streams.settings import ClipSettings
-from worldmodel.attention import Block, grid_positions, rotary_turns
+from worldmodel.attention import grid_positions, rotary_turns
+from worldmodel.blocks import Block
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.prefix_quantizer import PrefixQuantizer
 from worldmodel.codecs.quantizer import MultiScaleQuantizer

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tools.scaling.traffic import Model, Sent, of_sequence, of_stage, of_tensor
-from worldmodel.attention import Block
+from worldmodel.blocks import Block
 from worldmodel.training.memory import LIVE_ELEMENTS
 
 GB = 10**9 // 4  # weights that take a gigabyte

@@ -27,7 +27,8 @@ from tests.worldmodel.training.toy import (
     train_toy,
 )
 from tests.worldmodel.training.world import steps_of_world
-from worldmodel.attention import Block, rotary_turns
+from worldmodel.attention import rotary_turns
+from worldmodel.blocks import Block
 from worldmodel.training import engine as engine_module
 from worldmodel.training.engine import Engine, deepspeed_settings, parameter_groups, resolve_precision
 from worldmodel.training.schedule import factor

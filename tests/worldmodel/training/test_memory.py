@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, Toy, make_loader
-from worldmodel.attention import Block, rotary_turns
+from worldmodel.attention import rotary_turns
+from worldmodel.blocks import Block
 from worldmodel.training.engine import Engine
 from worldmodel.training.memory import BUCKET_ELEMENTS, Activations, Kept, peak_bytes, state_bytes
 

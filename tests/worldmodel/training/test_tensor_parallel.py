@@ -14,7 +14,7 @@ from tests.worldmodel.tiny import tiny_model
 from tests.worldmodel.training.shared_matrices import CASES, EXCHANGES, halves, rests
 from tests.worldmodel.training.toy import BATCH_SIZE, SETTINGS, Toy, finish, launch
 from tests.worldmodel.training.world import World, steps_of_world, train_world_toy
-from worldmodel.attention import Block
+from worldmodel.blocks import Block
 from worldmodel.training.engine import Engine, deepspeed_settings
 from worldmodel.training.tensor_parallel import LAYERS, joined, part_of, refuse_unfit, section_of
 

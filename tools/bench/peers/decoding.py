@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from worldmodel.attention import Attention, Block
+from worldmodel.attention import Attention
+from worldmodel.blocks import Block
 from worldmodel.decoder import DecoderCache, FrameDecoder
 from worldmodel.model import WorldModel
 
