@@ -14,6 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from worldmodel.attention import Attend, Attention, Backend, attend
 from worldmodel.sight import Sight
 
+# Keys and values of a block, (item, head, row, channel).
+Layer = tuple[Tensor, Tensor]
+
 
 def hidden_of(dim: int) -> int:
     """Channels between the two layers of a feed-forward: 8/3 of its own, up to a multiple of 32."""
@@ -53,10 +56,10 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch token dim"],
         turns: Complex[Tensor, "token half"],
-        past: tuple[Tensor, Tensor] | None,
+        past: Layer | None,
         sight: Sight | None,
         by: Attend = attend,
-    ) -> tuple[Float[Tensor, "batch token dim"], tuple[Tensor, Tensor]]:
+    ) -> tuple[Float[Tensor, "batch token dim"], Layer]:
         """Attend to `past` keys and values and to x itself; return the output and all keys and values."""
         if self.recompute and torch.is_grad_enabled():
             # Nothing is drawn inside a block, so there are no random states to bring back.
@@ -74,30 +77,33 @@ class Block(nn.Module):
         return self.run(x, turns, past, sight, by)
 
     def run(
-        self, x: Tensor, turns: Tensor, past: tuple[Tensor, Tensor] | None, sight: Sight | None, by: Attend = attend
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, x: Tensor, turns: Tensor, past: Layer | None, sight: Sight | None, by: Attend = attend
+    ) -> tuple[Tensor, Layer]:
         """What `forward` does, whose activations are all kept."""
         if self.compiled and self.training and torch.is_grad_enabled():
             return self._run_compiled(x, turns, past, sight, by)
         normed = self.attention_norm(x)
-        key, value = self.attention.keys_values(normed, turns)
-        if past is not None:
-            key, value = torch.cat((past[0], key), 2), torch.cat((past[1], value), 2)
+        key, value = joined(past, self.attention.keys_values(normed, turns))
         x = x + self.attention(normed, turns, key, value, sight, by)
         return x + self.feed(self.feed_norm(x)), (key, value)
 
     def _run_compiled(
-        self, x: Tensor, turns: Tensor, past: tuple[Tensor, Tensor] | None, sight: Sight | None, by: Attend
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        self, x: Tensor, turns: Tensor, past: Layer | None, sight: Sight | None, by: Attend
+    ) -> tuple[Tensor, Layer]:
         """The same by compiled code; attention is not in it, which has kernels of its own and many forms."""
         enter, leave = compiled_parts()
         # Code is made anew for views of something else: the first block's input, and parts of complex numbers.
         x = x.clone() if x._is_view() else x
         query, key, value = enter(self, x, turns.real.clone(), turns.imag.clone())
-        if past is not None:
-            key, value = torch.cat((halves_first(past[0]), key), 2), torch.cat((past[1], value), 2)
+        ordered = None if past is None else (halves_first(past[0]), past[1])
+        key, value = joined(ordered, (key, value))
         out = leave(self, x, by(query, key, value, sight, self.attention.backend))
         return out, (pairs_first(key), value)
+
+
+def joined(past: Layer | None, new: Layer) -> Layer:
+    """Keys and values, one after another."""
+    return new if past is None else (torch.cat((past[0], new[0]), 2), torch.cat((past[1], new[1]), 2))
 
 
 def enter(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldmodel.attention import attend, rotary_frequencies, rotary_turns, turns_of
-from worldmodel.blocks import Block
+from worldmodel.blocks import Block, Layer, joined
 from worldmodel.frame_group import FrameGroup
 from worldmodel.modules import Modules
 from worldmodel.settings import TransformerSettings
@@ -20,10 +20,6 @@ from worldmodel.sight import Sight
 
 # What a block attends over: all tokens of the window, the places of a frame, or the times of a place.
 Axis = Literal["both", "space", "time"]
-
-
-# Keys and values of a block, (item, head, row, channel).
-Layer = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -118,7 +114,7 @@ class Trunk(nn.Module):
             stop = rows.shape[1] // x.shape[1] * num_early
             if stop:  # frames that others see, but that see no others themselves
                 early = block.attention.keys_values(block.attention_norm(rows[:, :stop]), here[:stop])
-                past = self._kept(axis, early if past is None else joined(past, early))
+                past = self._kept(axis, joined(past, early))
             # One frame sees all that is kept.
             seen = min(num_past + num_early, self.window_frames - 1)
             sight = self._sight(axis, num_out, seen) if num_out > 1 else None
@@ -152,11 +148,6 @@ class Trunk(nn.Module):
         time_turns = turns_of(times[:, None] * self.time_frequencies)
         both = (time_turns[:, None] * self.place_turns).flatten(0, 1)
         return {"both": both, "space": self.place_turns, "time": time_turns}
-
-
-def joined(past: Layer, new: Layer) -> Layer:
-    """Keys and values, one after another."""
-    return torch.cat((past[0], new[0]), 2), torch.cat((past[1], new[1]), 2)
 
 
 def fold(x: Float[Tensor, "batch frame token dim"], axis: Axis) -> Float[Tensor, "item row dim"]:
