@@ -33,7 +33,7 @@ RANKS = (
         "worldmodel.devices",
         "worldmodel.tensors",
     ),
-    ("worldmodel.frame_group",),
+    ("worldmodel.cut_attention", "worldmodel.frame_group"),
     ("worldmodel.attention",),
     ("worldmodel.blocks",),
     ("worldmodel.codecs", "worldmodel.rollouts.sampling"),

@@ -3,18 +3,19 @@
 Rotary embedding: Su et al. 2021, "RoFormer". QK-norm: Henry et al. 2020, "Query-Key Normalization for Transformers".
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
+from worldmodel.cut_attention import attend_in_pieces
 from worldmodel.errors import SettingsError
-from worldmodel.sight import Sight, pieces_of
+from worldmodel.sight import Piece, Sight, pieces_of
 
 Backend = Literal["sdpa", "dense", "flex", "xformers"]
 # What `attend` does, of all tokens or of a process's part of them.
@@ -98,45 +99,16 @@ def attend(
     """
     if backend == "xformers":
         return _attend_by_xformers(query, key, value, sight)
+    cut = backend == "sdpa" and query.device.type == "cpu"
     if sight is None:
-        return F.scaled_dot_product_attention(query, key, value)
+        whole = (Piece(slice(0, query.shape[2]), slice(0, key.shape[2]), None),)
+        return attend_in_pieces(query, key, value, whole) if cut else F.scaled_dot_product_attention(query, key, value)
     if backend == "flex":
         return _attend_by_flex(query, key, value, sight)
-    pieces = pieces_of(sight, query.device, backend == "sdpa" and query.device.type == "cpu")
-    queries = runs_of(query, [piece.queries for piece in pieces])
-    keys, values = (runs_of(each, [piece.keys for piece in pieces]) for each in (key, value))
-    outs = [
-        F.scaled_dot_product_attention(q, k, v, attn_mask=piece.mask)
-        for q, k, v, piece in zip(queries, keys, values, pieces, strict=True)
-    ]
-    # A token's heads stay side by side, as the next layer wants them.
-    return outs[0] if len(outs) == 1 else torch.cat([out.transpose(1, 2) for out in outs], 1).transpose(1, 2)
-
-
-def runs_of(x: Float[Tensor, "batch head token channel"], runs: list[slice]) -> Sequence[Tensor]:
-    """Runs of the tokens, which may overlap."""
-    if len(runs) > 1 and torch.is_grad_enabled() and x.requires_grad:
-        return Runs.apply(x, runs)  # type: ignore[return-value]
-    return [x[:, :, run] for run in runs]
-
-
-class Runs(torch.autograd.Function):
-    """Runs of the tokens. Backwards, all are added up in one tensor, where each slice would fill one as large."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, runs: list[slice]) -> tuple[Tensor, ...]:
-        """Cuts the runs out."""
-        ctx.runs, ctx.shape = runs, x.shape
-        return tuple(x[:, :, run] for run in runs)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Adds their gradients up."""
-        batch, head, token, channel = ctx.shape
-        whole = gradients[0].new_zeros(batch, token, head, channel).transpose(1, 2)
-        for run, gradient in zip(ctx.runs, gradients, strict=True):
-            whole[:, :, run] += gradient
-        return whole, None
+    if cut:
+        return attend_in_pieces(query, key, value, pieces_of(sight, query.device, True))
+    (piece,) = pieces_of(sight, query.device, False)
+    return F.scaled_dot_product_attention(query, key[:, :, piece.keys], value[:, :, piece.keys], attn_mask=piece.mask)
 
 
 def _attend_by_flex(query: Tensor, key: Tensor, value: Tensor, sight: Sight) -> Tensor:

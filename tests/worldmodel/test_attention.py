@@ -20,7 +20,6 @@ from worldmodel.attention import (
     grid_positions,
     rotary_turns,
     rotate,
-    runs_of,
 )
 from worldmodel.errors import SettingsError
 from worldmodel.sight import Sight
@@ -260,16 +259,3 @@ for dtype, near in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
 """
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
-
-
-def test_runs_that_overlap_have_the_gradient_of_slices():
-    runs = [slice(0, 3), slice(1, 5), slice(4, 6)]
-    pulls = [torch.randn(2, 3, run.stop - run.start, 4) for run in runs]
-    x = torch.randn(2, 3, 6, 4, requires_grad=True)
-    found = runs_of(x, runs)
-    assert all(torch.equal(part, x[:, :, run]) for part, run in zip(found, runs, strict=True))
-    sum((part * pull).sum() for part, pull in zip(found, pulls, strict=True)).backward()  # type: ignore[union-attr]
-    expected = torch.zeros_like(x)
-    for run, pull in zip(runs, pulls, strict=True):
-        expected[:, :, run] += pull
-    torch.testing.assert_close(x.grad, expected)

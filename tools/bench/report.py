@@ -58,6 +58,8 @@ REQUIREMENTS = (
         1.6,
         "dense mask",
     ),
+    Requirement("the same in bf16 / dense mask in bf16", "train in bf16: 341 codes", 1.35, 1.6, "dense mask"),
+    Requirement("the same in bf16 / dense mask in fp32", "train in bf16: 341 codes", 1.35, 1.6, "dense mask in fp32"),
     Requirement("rollout at 85 codes / uncached", "rollout: 85 codes", 8, 10, "uncached"),
     Requirement("rollout at 341 codes / uncached", "rollout: 341 codes", 15, 20, "uncached"),
     Requirement("rollout / cached decode code by code", "rollout: ", 5, 7, "raster"),

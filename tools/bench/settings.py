@@ -89,6 +89,7 @@ class TrainBenchSettings:
         rounds: times that everything is measured; contenders take turns.
         steps: of every contender in a round.
         compile: ours runs a second time as training.compile=true has it, where there is a compiler.
+        bf16: all compute as training.precision=bf16 has it, beside the masked call in fp32.
         quick: 85 codes, two rounds of one step: shows that all works, and measures nothing well.
     """
 
@@ -104,6 +105,7 @@ class TrainBenchSettings:
     rounds: int = 5
     steps: int = 2
     compile: bool = True
+    bf16: bool = False
     quick: bool = False
 
 

@@ -1,6 +1,7 @@
 """Measures training the world model against the same model with one masked attention call, and against the peak.
 
-Ours runs twice, as it is and compiled (training.compile=true); "ours" is the faster of the two.
+Ours runs twice, as it is and compiled (training.compile=true); "ours" is the faster of the two. All compute in fp32,
+or all in bf16, where the masked call runs in fp32 once more.
 """
 
 import copy
@@ -36,6 +37,7 @@ from worldmodel.training.compiling import require_compiler
 NEAR = 1e-5  # how far the two attentions may be apart, of values near 1
 NEAR_GRADIENTS = 1e-3  # how far gradients may be apart, of the largest entry of a tensor
 EAGER, COMPILED = "ours as it is", "ours with training.compile=true"
+DENSE, DENSE_FP32 = "dense mask", "dense mask in fp32"
 NO_HEADS = HeadSettings(flow=0.0, speed=0.0, arrow_of_time=0.0, correspondence=0.0)
 
 
@@ -68,26 +70,30 @@ def run(settings: TrainBenchSettings) -> None:
 def measure(num_codes: int, patch: int, settings: TrainBenchSettings) -> tuple[Race, list[Finding]]:
     """Whole training steps of all in turns; and how far ours is from the peak of this machine's matrix product."""
     model = build_model(num_codes, settings.dim, settings.depth, patch, settings.window_frames)
-    models = {EAGER: model, "dense mask": with_attention(model, "dense")}
+    models = {EAGER: model, DENSE: with_attention(model, "dense")}
     batch = batch_of(random_codes(settings.batch, settings.num_frames, num_codes))
-    apart = require_same(model, models["dense mask"], batch)
+    apart = require_same(model, models[DENSE], batch)
     flops = step_flops(WorldObjective(model, NO_HEADS).train(), batch)
-    peaks = [matmul_flops_per_second()]
+    kind = torch.bfloat16 if settings.bf16 else torch.float32
+    peaks = [matmul_flops_per_second(kind)]
     units = batch.picture.numel()
-    steps = {name: training_step(other, batch) for name, other in models.items()}
+    steps = {name: training_step(other, batch, settings.bf16) for name, other in models.items()}
+    if settings.bf16:
+        steps[DENSE_FP32] = training_step(copy.deepcopy(models[DENSE]), batch, False)
     name = f"{num_codes} codes in {model.trunk.num_tokens} tokens"
     findings = [
         Finding("train: same outputs", name, EAGER, apart, "largest difference", "to the dense mask, one batch")
     ]
     if settings.compile and compiler_there():
-        steps[COMPILED], found = compiled_step(model, batch, name)
+        steps[COMPILED], found = compiled_step(model, batch, name, settings.bf16)
         findings += found
     for step in steps.values():
         step()  # to warm up
     runners = {name: lambda _, step=step: repeated(step, units, settings.steps) for name, step in steps.items()}
     costs, form = with_fastest(take_turns(runners, settings.rounds))
-    race = Race(f"train: {num_codes} codes", name, "codes", costs, {"ours": form})
-    peaks.append(matmul_flops_per_second())
+    task = "train in bf16" if settings.bf16 else "train"
+    race = Race(f"{task}: {num_codes} codes", name, "codes", costs, {"ours": form})
+    peaks.append(matmul_flops_per_second(kind))
     seconds, floor = float(np.median(race.costs["ours"])) * units, flops / max(peaks)
     note = f"{flops / 1e9:.1f} GFLOP a step, peak {max(peaks) / 1e9:.1f} GFLOP per CPU-second"
     return race, [
@@ -97,14 +103,16 @@ def measure(num_codes: int, patch: int, settings: TrainBenchSettings) -> tuple[R
     ]
 
 
-def training_step(model: WorldModel, batch: CodeBatch) -> Callable[[], None]:
-    """Forward, backward and update."""
+def training_step(model: WorldModel, batch: CodeBatch, bf16: bool) -> Callable[[], None]:
+    """Forward, backward and update; in bf16 as a training has it, with weights and their update in fp32."""
     objective = WorldObjective(model, NO_HEADS).train()
     weights = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)
 
     def step() -> None:
-        objective(batch)[0].backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = objective(batch)[0]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -121,14 +129,16 @@ def compiler_there() -> bool:
     return True
 
 
-def compiled_step(model: WorldModel, batch: CodeBatch, name: str) -> tuple[Callable[[], None], list[Finding]]:
+def compiled_step(
+    model: WorldModel, batch: CodeBatch, name: str, bf16: bool
+) -> tuple[Callable[[], None], list[Finding]]:
     """A training step of a compiled copy, whose gradients are the model's; how far they are apart, and what it took."""
     objectives = [WorldObjective(copy.deepcopy(model), NO_HEADS).train() for _ in range(2)]
     objectives[1].compile_blocks(True)
     begun = time.perf_counter()
     apart = require_same_gradients(objectives[0], objectives[1], batch)
     seconds = time.perf_counter() - begun
-    return training_step(objectives[1].model, batch), [
+    return training_step(objectives[1].model, batch, bf16), [
         Finding("train: same gradients", name, COMPILED, apart, "of each tensor's largest", "to eager, one batch"),
         Finding("train: compile time", name, COMPILED, seconds, "s", "elapsed, with a step of both; less if cached"),
     ]

@@ -74,9 +74,9 @@ def batch_of(codes: Tensor) -> CodeBatch:
     return CodeBatch(codes, codes, codes[:, ::2], codes[..., :0], torch.zeros(size, dtype=torch.bool), thumbnails)
 
 
-def matmul_flops_per_second(num_products: int = 5) -> float:
-    """This machine's peak in CPU-seconds: the fastest of some products of square fp32 matrices that fill its caches."""
-    one, other = torch.randn(2, MATMUL_SIDE, MATMUL_SIDE)
+def matmul_flops_per_second(kind: torch.dtype = torch.float32, num_products: int = 5) -> float:
+    """This machine's peak in CPU-seconds: the fastest of some products of square matrices that fill its caches."""
+    one, other = torch.randn(2, MATMUL_SIDE, MATMUL_SIDE, dtype=kind)
     seconds = []
     for _ in range(num_products + 1):
         begun = time.process_time()

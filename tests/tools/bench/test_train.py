@@ -1,11 +1,21 @@
+import copy
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tools.bench import train
 from tools.bench.__main__ import main
-from tools.bench.train import COMPILED, EAGER, NO_HEADS, require_same, require_same_gradients, with_fastest
+from tools.bench.train import (
+    COMPILED,
+    EAGER,
+    NO_HEADS,
+    require_same,
+    require_same_gradients,
+    training_step,
+    with_fastest,
+)
 from tools.bench.untrained import batch_of, build_model, random_codes, with_attention
 from worldmodel.errors import SettingsError
 from worldmodel.objective import WorldObjective
@@ -24,6 +34,27 @@ def test_a_run_prints_tables_and_writes_all_numbers(tmp_path: Path, capsys: pyte
     found = {finding["task"]: finding["value"] for finding in numbers["findings"]}
     assert found["train: same outputs"] <= 1e-5
     assert 0 < found["train: MFU"] <= 100
+
+
+def test_in_bf16_the_masked_call_runs_in_fp32_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", *PLAIN, "--bf16=true", f"--folder={tmp_path}", f"--output={tmp_path / 'numbers.json'}"]) == 0
+    assert "train in bf16: 21 codes" in capsys.readouterr().out
+    numbers = json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))
+    assert set(numbers["races"][0]["costs"]) == {"ours", "ours as it is", "dense mask", "dense mask in fp32"}
+
+
+def test_a_step_in_bf16_learns_what_one_in_fp32_learns_but_for_its_rounding():
+    model, batch = build_model(21, 32, 1), batch_of(random_codes(1, 4, 21))
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    moved = []
+    for bf16 in (False, True):
+        copied = copy.deepcopy(model)
+        torch.manual_seed(0)  # of the frames that are drawn
+        training_step(copied, batch, bf16)()
+        moved.append(torch.cat([(now - before[name]).flatten() for name, now in copied.named_parameters()]))
+    assert moved[0].abs().max() > 0
+    assert not torch.equal(*moved)
+    assert torch.cosine_similarity(*moved, dim=0) > 0.8  # AdamW's first step is the gradient's sign
 
 
 def test_a_model_that_computes_something_else_is_not_in_the_race():

@@ -48,7 +48,7 @@ def test_a_step_of_a_wider_model_needs_more_operations_than_its_matrices_alone()
 
 
 def test_the_peak_is_a_number_of_operations_per_second():
-    assert matmul_flops_per_second(1) > 1e6
+    assert matmul_flops_per_second(num_products=1) > 1e6
 
 
 def test_a_repeated_step_tells_its_units():
