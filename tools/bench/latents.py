@@ -17,7 +17,7 @@ from tqdm import tqdm
 from streams.errors import UserError
 from tools.bench import machine, report
 from tools.bench.peers.records import LitData, Lmdb, Mds, NpyPerFrame, WebDataset
-from tools.bench.peers.rows import FIELDS, ByNumber, Contender, Memmap, Ours, ZarrIndexing, random_rows
+from tools.bench.peers.rows import FIELDS, ByNumber, Contender, Memmap, Ours, ZarrIndexing, random_rows, windows_of
 from tools.bench.race import Finding, Race, Work, cpu_seconds, take_turns
 from tools.bench.settings import LatentsSettings
 from tools.bench.streams import line_of, print_tables, write
@@ -99,11 +99,12 @@ def info_of(settings: LatentsSettings) -> CacheInfo:
 
 
 def races_of(folder: Path, info: CacheInfo, names: Sequence[str], settings: LatentsSettings) -> Iterator[Race]:
-    """Single clips and batches of those that read clips by number, and a shuffled epoch as training reads it."""
+    """Single clips, windows and batches of those that read clips by number, and a shuffled epoch as training has it."""
     opened = {name: CONTENDERS[name](folder, info) for name in names}
     require_same(opened, settings)  # also reads all: after the cold reads that comes from the disk, and is not measured
     tasks: dict[str, Callable[[Any, int, LatentsSettings], Iterator[int]]] = {
         "latents: single clips": single_clips,
+        "latents: windows": single_windows,
         f"latents: batches of {settings.batch}": batches,
         "latents: epoch": epochs,
     }
@@ -122,6 +123,15 @@ def single_clips(contender: ByNumber, number: int, settings: LatentsSettings) ->
     while True:
         for clip in generator.integers(settings.num_clips, size=1000).tolist():
             contender.read(clip)
+            yield 1
+
+
+def single_windows(contender: ByNumber, number: int, settings: LatentsSettings) -> Iterator[int]:
+    """Reads parts of clips drawn at random, one by one."""
+    generator, windows = np.random.default_rng(number), windows_of(info_of(settings), settings.num_clips)
+    while True:
+        for item in generator.integers(len(windows), size=1000).tolist():
+            contender.read_window(windows[item])
             yield 1
 
 
@@ -189,10 +199,11 @@ def bytes_read() -> int:
 
 
 def require_same(opened: dict[str, Contender], settings: LatentsSettings) -> None:
-    """Whoever reads something else is not in the race: every clip by number, and an epoch with every clip once."""
+    """Whoever reads something else is not in the race: clips by number, windows, and an epoch with every clip once."""
     everything, size = list(range(settings.num_clips)), settings.batch
     ours = opened["ours"]
     assert isinstance(ours, ByNumber)
+    windows = windows_of(info_of(settings), settings.num_clips)
     wanted, clip_of = [], dict[bytes, int]()
     for start in range(0, settings.num_clips, size):
         wanted.append(ours.read_batch(everything[start : start + size]))
@@ -200,6 +211,8 @@ def require_same(opened: dict[str, Contender], settings: LatentsSettings) -> Non
     for name, contender in opened.items():
         if isinstance(contender, ByNumber):
             _compare(name, contender.read(3), ours.read_batch([3]))
+            for window in windows[:: max(1, len(windows) // size)]:
+                _compare(name, contender.read_window(window), ours.read_window(window))
             for start, batch in zip(everything[::size], wanted, strict=True):
                 _compare(name, contender.read_batch(everything[start : start + size]), batch)
         read, found = contender.epochs(settings.num_clips, size, seed=0), list[int]()

@@ -48,6 +48,8 @@ REQUIREMENTS = (
     Requirement("random clips of a cache / numpy memmap", "latents: single", 0.8, 0.95, "memmap"),
     Requirement("random clips of a cache / zarr's own indexing", "latents: single", 100, 100, "zarr"),
     Requirement("random clips of a cache / MosaicML's MDS", "latents: single", 5, 5, "mds"),
+    Requirement("random windows of a cache's clips / numpy memmap", "latents: windows", 0.8, 0.95, "memmap"),
+    Requirement("random windows of a cache's clips / MosaicML's MDS", "latents: windows", 5, 5, "mds"),
     Requirement("random batches of a cache / numpy memmap", "latents: batches", 0.5, 0.8, "memmap"),
     Requirement("shuffled epoch of a cache, by our loader / numpy memmap", "latents: epoch", 0.5, 0.9, "memmap"),
     Requirement("bytes read for clips that are not in memory / theirs", "latents: cold", 2.0, 1.4, lower=True),

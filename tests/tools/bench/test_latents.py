@@ -24,6 +24,7 @@ def test_a_run_prints_a_table_and_writes_all_numbers(tmp_path: Path, capsys: pyt
     numbers = json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))
     assert [race["task"] for race in numbers["races"]] == [
         "latents: single clips",
+        "latents: windows",
         "latents: batches of 3",
         "latents: epoch",
     ]

@@ -5,6 +5,7 @@ by number, where it can, and epochs of all of them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from streams.settings import LoaderSettings
 from tools.bench.settings import LatentsSettings
 from worldmodel.cache.info import CacheInfo
 from worldmodel.cache.latents import CodeBatch, LatentSource
+from worldmodel.cache.windows import Windows
 from worldmodel.cache.writer import LatentWriter
 
 Rows = dict[str, np.ndarray]
@@ -29,6 +31,36 @@ FIELDS = {
     "has_sound": "has_sound",
     "thumbnails": "thumbnails",
 }
+
+
+WINDOW_FRAMES = 16  # of the windows of clips that a training reads; of shorter clips all
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a clip.
+
+    Attributes:
+        item: its number among all windows, as a source counts them.
+        clip: whose.
+        cuts: frames of it in each array that has frames.
+    """
+
+    item: int
+    clip: int
+    cuts: dict[str, slice]
+
+
+def windows_of(info: CacheInfo, num_clips: int) -> list[Window]:
+    """All windows of clips, evenly spaced over each."""
+    windows = Windows(info.num_frames, min(WINDOW_FRAMES, info.num_frames), random_start=False)
+    generator, found = np.random.default_rng(0), []  # nothing is drawn
+    for item in range(num_clips * windows.per_clip):
+        clip, number = divmod(item, windows.per_clip)
+        here, backwards, fast = windows.parts(windows.start_of(number, generator))
+        cuts = {"picture": here, "picture_reversed": backwards, "picture_fast": fast, "sound": here, "thumbnails": here}
+        found.append(Window(item, clip, cuts))
+    return found
 
 
 class Contender(Protocol):
@@ -47,6 +79,10 @@ class ByNumber(Contender, Protocol):
         """One clip as a batch of one."""
         ...
 
+    def read_window(self, window: Window) -> CodeBatch:
+        """A part of a clip as a batch of one."""
+        ...
+
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
         ...
@@ -56,7 +92,10 @@ class Ours:
     """The latent cache, read as training reads it."""
 
     def __init__(self, folder: Path, info: CacheInfo) -> None:
-        self.source = LatentSource(folder / "ours.zarr", info.num_frames, "all", random_start=False)
+        self.source, self.windows = (
+            LatentSource(folder / "ours.zarr", num_frames, "all", random_start=False)
+            for num_frames in (info.num_frames, min(WINDOW_FRAMES, info.num_frames))
+        )
         self.generator = np.random.default_rng(0)  # nothing is drawn
 
     @staticmethod
@@ -69,6 +108,10 @@ class Ours:
     def read(self, clip: int) -> CodeBatch:
         """One clip."""
         return self.source.read(clip, self.generator)
+
+    def read_window(self, window: Window) -> CodeBatch:
+        """A part of a clip."""
+        return self.windows.read(window.item, self.generator)
 
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
@@ -116,6 +159,12 @@ class Memmap(Permuted):
         """One clip."""
         return batch_of({name: np.array(rows[clip : clip + 1]) for name, rows in self.rows.items()})
 
+    def read_window(self, window: Window) -> CodeBatch:
+        """A part of a clip; no more is copied."""
+        clip = slice(window.clip, window.clip + 1)
+        found = {name: np.array(self.rows[name][clip, cut]) for name, cut in window.cuts.items()}
+        return batch_of(found | {"has_sound": np.array(self.rows["has_sound"][clip])})
+
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
         return batch_of({name: rows[clips] for name, rows in self.rows.items()})
@@ -134,6 +183,11 @@ class ZarrIndexing(Permuted):
     def read(self, clip: int) -> CodeBatch:
         """One clip."""
         return batch_of({name: np.asarray(rows[clip])[None] for name, rows in self.rows.items()})
+
+    def read_window(self, window: Window) -> CodeBatch:
+        """A part of a clip."""
+        found = {name: np.asarray(self.rows[name][window.clip, cut])[None] for name, cut in window.cuts.items()}
+        return batch_of(found | {"has_sound": np.asarray(self.rows["has_sound"][window.clip])[None]})
 
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
@@ -154,13 +208,13 @@ class Records:
 
     def stack(self, records: Iterable[Any]) -> CodeBatch:
         """The batch of some records."""
-        found = [memoryview(record) for record in records]
-        return batch_of(
-            {
-                name: np.stack([np.frombuffer(record[cut], dtype).reshape(shape) for record in found])
-                for name, (cut, shape, dtype) in self.cuts.items()
-            }
-        )
+        found = [self.arrays(record) for record in records]
+        return batch_of({name: np.stack([arrays[name] for arrays in found]) for name in self.cuts})
+
+    def arrays(self, record: Any) -> Rows:
+        """The arrays of a record, not copied."""
+        view = memoryview(record)
+        return {name: np.frombuffer(view[cut], dtype).reshape(shape) for name, (cut, shape, dtype) in self.cuts.items()}
 
 
 class RecordsByNumber(Records, Permuted):
@@ -173,6 +227,12 @@ class RecordsByNumber(Records, Permuted):
     def read(self, clip: int) -> CodeBatch:
         """One clip."""
         return self.read_batch([clip])
+
+    def read_window(self, window: Window) -> CodeBatch:
+        """A part of a clip, whose whole record is read."""
+        arrays = self.arrays(self.record(window.clip))
+        found = {name: np.array(arrays[name][None, cut]) for name, cut in window.cuts.items()}
+        return batch_of(found | {"has_sound": np.array(arrays["has_sound"][None])})
 
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
