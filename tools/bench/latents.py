@@ -38,6 +38,12 @@ CONTENDERS: dict[str, Callable[[Path, CacheInfo], Contender]] = {
 MODULES = {"lmdb": "lmdb", "mds": "streaming", "litdata": "litdata", "webdataset": "webdataset"}
 NUM_PARTS = 8  # of a round, between which contenders take turns
 CHECK_EVERY = 16  # clips, between looks at the clock
+CODES: dict[str, Any] = {
+    "num_frames": 16,
+    "side": 16,
+    "thumbnail": 1,
+}  # of the clips of which nothing but codes is read
+CODES_CLIPS = 8  # so many times as many of them
 
 
 def run(settings: LatentsSettings) -> None:
@@ -65,6 +71,7 @@ def run(settings: LatentsSettings) -> None:
         del rows
         findings = list(told(cold_reads(folder, info, names, settings, clip_bytes)))
         races = list(told(races_of(folder, info, names, settings)))
+        races += told(iter([race_of_codes(folder / "codes", names, settings)]))
     described["load at the end"] = machine.load()
     verdicts = report.judge(races, findings)
     print_tables(races, findings, verdicts)
@@ -115,6 +122,43 @@ def races_of(folder: Path, info: CacheInfo, names: Sequence[str], settings: Late
             if reads is epochs or isinstance(contender, ByNumber)
         }
         yield Race(task, f"{settings.num_clips} clips", "clips", take_turns(runners, settings.rounds))
+
+
+def race_of_codes(folder: Path, names: Sequence[str], settings: LatentsSettings) -> Race:
+    """Codes of single clips and nothing else: what keeping them costs, without making a batch for training.
+
+    Of more and smaller clips, in caches of their own, where records have nothing else in them.
+    """
+    settings = dataclasses.replace(settings, num_clips=CODES_CLIPS * settings.num_clips, **CODES)
+    info = info_of(settings)
+    rows = random_rows(info, settings)
+    folder.mkdir()
+    for name in tqdm(names, desc="writing codes", disable=None):
+        kept = rows if name == "ours" else {"picture": rows["picture"]}
+        CONTENDERS[name].write(folder, info, kept)  # type: ignore[attr-defined] (every contender has it)
+    runners = {}
+    for name in names:
+        contender = CONTENDERS[name](folder, info)
+        if isinstance(contender, ByNumber):
+            for clip in range(0, settings.num_clips, CHECK_EVERY):
+                assert np.array_equal(contender.codes(clip), rows["picture"][clip]), (name, clip)
+            runners[name] = lambda number, contender=contender: slices(codes(contender, number, settings), settings)
+    clip_bytes = rows["picture"].nbytes // settings.num_clips
+    return Race(
+        "latents: codes",
+        f"{settings.num_clips} clips of {clip_bytes} bytes",
+        "clips",
+        take_turns(runners, settings.rounds),
+    )
+
+
+def codes(contender: ByNumber, number: int, settings: LatentsSettings) -> Iterator[int]:
+    """Reads the codes of clips drawn at random, one by one."""
+    generator = np.random.default_rng(number)
+    while True:
+        for clip in generator.integers(settings.num_clips, size=1000).tolist():
+            contender.codes(clip)
+            yield 1
 
 
 def single_clips(contender: ByNumber, number: int, settings: LatentsSettings) -> Iterator[int]:

@@ -27,6 +27,7 @@ def test_a_run_prints_a_table_and_writes_all_numbers(tmp_path: Path, capsys: pyt
         "latents: windows",
         "latents: batches of 3",
         "latents: epoch",
+        "latents: codes",
     ]
     for race in numbers["races"]:
         assert set(race["costs"]) == {"ours", "memmap", "zarr", "npy"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.bench.peers.rows import FIELDS, Records, RecordsByNumber, Rows
+from tools.bench.peers.rows import Records, RecordsByNumber, Rows, kept_in
 from worldmodel.cache.info import CacheInfo
 from worldmodel.cache.latents import CodeBatch
 
@@ -53,7 +53,7 @@ class Lmdb(RecordsByNumber):
         """Keeps them."""
         import lmdb  # type: ignore[import-not-found]
 
-        size = 2 * sum(rows[name].nbytes for name in FIELDS) + 2**24
+        size = 2 * sum(rows[name].nbytes for name in kept_in(rows)) + 2**24
         with lmdb.open(str(folder / "lmdb"), map_size=size) as environment, environment.begin(write=True) as values:
             for clip, record in enumerate(records_of(rows)):
                 values.put(clip.to_bytes(8, "big"), record)
@@ -165,7 +165,7 @@ class WebDataset(Records):
 
 def records_of(rows: Rows) -> list[bytes]:
     """The bytes of every clip."""
-    return [b"".join(rows[name][clip].tobytes() for name in FIELDS) for clip in range(len(rows["video"]))]
+    return [b"".join(rows[name][clip].tobytes() for name in kept_in(rows)) for clip in range(len(rows["picture"]))]
 
 
 def _record_in(path: Path, size: int, clip: int) -> bytes:

@@ -87,6 +87,10 @@ class ByNumber(Contender, Protocol):
         """Clips stacked."""
         ...
 
+    def codes(self, clip: int) -> np.ndarray:
+        """The codes of a clip's pictures and nothing else, as they are kept, (frame, code), copied."""
+        ...
+
 
 class Ours:
     """The latent cache, read as training reads it."""
@@ -116,6 +120,10 @@ class Ours:
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
         return self.source.read_batch(clips, [self.generator] * len(clips))
+
+    def codes(self, clip: int) -> np.ndarray:
+        """A row of one array."""
+        return np.array(self.source.cache.rows["picture"][clip])
 
     def epochs(self, num_clips: int, batch: int, seed: int) -> Iterator[CodeBatch]:
         """By the loader of a training."""
@@ -147,12 +155,13 @@ class Memmap(Permuted):
         self.rows = {
             name: np.memmap(folder / f"{name}.raw", arrays[name][1], "r").reshape(-1, *arrays[name][0])
             for name in FIELDS
+            if (folder / f"{name}.raw").exists()
         }
 
     @staticmethod
     def write(folder: Path, info: CacheInfo, rows: Rows) -> None:
         """Keeps them."""
-        for name in FIELDS:
+        for name in kept_in(rows):
             rows[name].tofile(folder / f"{name}.raw")
 
     def read(self, clip: int) -> CodeBatch:
@@ -168,6 +177,10 @@ class Memmap(Permuted):
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
         return batch_of({name: rows[clips] for name, rows in self.rows.items()})
+
+    def codes(self, clip: int) -> np.ndarray:
+        """A row of one file."""
+        return np.array(self.rows["picture"][clip])
 
 
 class ZarrIndexing(Permuted):
@@ -192,6 +205,10 @@ class ZarrIndexing(Permuted):
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
         return batch_of({name: np.asarray(rows.oindex[list(clips)]) for name, rows in self.rows.items()})
+
+    def codes(self, clip: int) -> np.ndarray:
+        """A row of one array."""
+        return np.asarray(self.rows["picture"][clip])
 
 
 class Records:
@@ -237,6 +254,16 @@ class RecordsByNumber(Records, Permuted):
     def read_batch(self, clips: Sequence[int]) -> CodeBatch:
         """Clips stacked."""
         return self.stack(self.record(clip) for clip in clips)
+
+    def codes(self, clip: int) -> np.ndarray:
+        """The start of a record, or all of it where nothing else is kept."""
+        cut, shape, dtype = self.cuts["picture"]
+        return np.frombuffer(memoryview(self.record(clip))[cut], dtype).reshape(shape).copy()
+
+
+def kept_in(rows: Rows) -> list[str]:
+    """The arrays of a batch that are there, in the order in which records have them."""
+    return [name for name in FIELDS if name in rows]
 
 
 def batch_of(rows: Rows) -> CodeBatch:

@@ -33,6 +33,7 @@ def test_every_contender_gives_the_same_batches(name: str, tmp_path: Path, monke
         assert batch.thumbnails.dtype == torch.uint8
     one, wanted = contender.read(5), batch_of({each: rows[each][5:6] for each in FIELDS})
     assert all(torch.equal(vars(one)[field], value) for field, value in vars(wanted).items())
+    assert np.array_equal(contender.codes(5), rows["picture"][5])
     # Two frames of four from the start, and two to the end, also of the reversed and the faster view.
     for window in windows_of(info, SETTINGS.num_clips)[6:8]:
         part = contender.read_window(window)
@@ -46,6 +47,18 @@ def test_every_contender_gives_the_same_batches(name: str, tmp_path: Path, monke
         }.items():
             assert np.array_equal(getattr(part, FIELDS[array]).numpy(), rows[array][3:4, cut]), array
         assert np.array_equal(part.has_sound.numpy(), rows["has_sound"][3:4])
+
+
+@pytest.mark.parametrize("name", sorted(set(CONTENDERS) - {"ours", "zarr", "webdataset"}))
+def test_codes_can_be_kept_alone(name: str, tmp_path: Path):
+    if name in MODULES:
+        pytest.importorskip(MODULES[name])
+    info = info_of(SETTINGS)
+    codes = random_rows(info, SETTINGS)["picture"]
+    CONTENDERS[name].write(tmp_path, info, {"picture": codes})  # type: ignore[attr-defined] (every contender has it)
+    contender = CONTENDERS[name](tmp_path, info)
+    assert isinstance(contender, ByNumber)
+    assert all(np.array_equal(contender.codes(clip), codes[clip]) for clip in range(len(codes)))
 
 
 def test_windows_cover_every_clip_evenly():
