@@ -82,9 +82,8 @@ class Watch:
 
         from streams.clip import Clip
         from streams.pyav.writer import write_video
-        from worldmodel.evaluation.films import joined_sound, strip_of
+        from worldmodel.evaluation.films import joined_sound, strip_of, watchable
         from worldmodel.evaluation.pictures import save_png
-        from worldmodel.rollouts.imagination import watchable
 
         # A film has no gaps: only what follows the last one is written.
         kept, first = list(self.kept), self.kept[-1][0] - len(self.kept) + 1

@@ -127,9 +127,9 @@ def rollout(arguments: list[str]) -> int:
     from worldmodel.settings import RolloutSettings
 
     settings = parse(RolloutSettings, _short(_positional(arguments, "run")), "worldmodel rollout RUN", SHORT_NOTE)
-    from worldmodel.rollouts.imagination import imagine
+    from worldmodel.rollouts.imagination import PIPE, imagine
 
-    print("\n".join(imagine(settings)))
+    print("\n".join(imagine(settings)), file=sys.stderr if settings.out == PIPE else sys.stdout)
     return 0
 
 

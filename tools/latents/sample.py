@@ -28,9 +28,8 @@ def run(arguments: Namespace) -> None:
     from tools.latents.codecs import decode_clip, find_codecs
     from worldmodel.cache.latents import LatentCache
     from worldmodel.errors import SettingsError
-    from worldmodel.evaluation.films import joined_sound, strip_of
+    from worldmodel.evaluation.films import joined_sound, strip_of, watchable
     from worldmodel.evaluation.pictures import save_png
-    from worldmodel.rollouts.imagination import watchable
 
     if arguments.num_clips < 1:
         raise SettingsError(f"--num_clips {arguments.num_clips}: give 1 or more")

@@ -22,6 +22,7 @@ HORIZONS = (1, 2, 4, 8, 16, 32)  # at which rollouts are compared to the truth
 MAX_COLUMNS, CELL_PIXELS = 16, 96  # of a film strip that stays readable
 MAX_ROLLOUTS_SHOWN = 8
 DECODED_FRAMES = 32  # at a time, so that the length of a rollout costs no memory while decoding
+WATCHED_PIXELS = 256  # the shorter side of a written video, at least
 NUM_MELS, SLICES_PER_FRAME, FFT_SAMPLES = 32, 8, 1024  # of the pictures of sound
 
 
@@ -68,15 +69,34 @@ def decode_clips(coded: CodedModel, codes: Int[Tensor, "batch frame code"], star
 
 
 def joined_sound(clip: Clip, clips: ClipSettings) -> Float32[Tensor, " sample"] | None:
-    """The sound of a clip in one piece; every frame's begins at the sample nearest to its time, so nothing drifts."""
-    if clip.sound is None:
-        return None
-    starts = np.rint(np.arange(len(clip.sound) + 1) / clips.frames_per_second * clips.sample_hz).astype(int)
+    """The sound of a clip in one piece."""
+    return None if clip.sound is None else join_frames(clip.sound, clips)
+
+
+def join_frames(sound: Float[Tensor, "frame slice"], clips: ClipSettings, first: int = 0) -> Float32[Tensor, " sample"]:
+    """Sound of frames in one piece; `first` is the number of the first of them in its video."""
+    starts = sample_starts(first, len(sound), clips)
     joined = torch.zeros(int(starts[-1]), dtype=torch.float32)
-    for start, samples in zip(starts, clip.sound, strict=False):
+    for start, samples in zip(starts, sound, strict=False):
         part = joined[start : start + len(samples)]
         part.copy_(samples[: len(part)])
     return joined
+
+
+def sample_starts(first: int, num_frames: int, clips: ClipSettings) -> Int[np.ndarray, " start"]:
+    """Samples at which frames begin, and the last one ends, counted from the first of them.
+
+    Each is the one nearest to its frame's time in the video, so that nothing drifts.
+    """
+    times = np.arange(first, first + num_frames + 1) / clips.frames_per_second
+    starts = np.rint(times * clips.sample_hz).astype(int)
+    return starts - starts[0]
+
+
+def watchable(height: int, width: int) -> int:
+    """How often pixels are repeated until the shorter side has 256 and both sides are even, as H.264 needs."""
+    factor = max(1, -(-WATCHED_PIXELS // min(height, width)))
+    return factor + 1 if factor % 2 and (height % 2 or width % 2) else factor
 
 
 def strip_of(rows: dict[str, Clip], num_context: int | None, clips: ClipSettings) -> Image.Image:

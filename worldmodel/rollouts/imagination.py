@@ -1,7 +1,8 @@
 """`worldmodel rollout`: a video's first frames, or the codes of an earlier rollout, go on in imagination."""
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,9 +16,9 @@ from streams.clip import Clip
 from streams.settings import ClipSettings
 from worldmodel.devices import find_device
 from worldmodel.errors import SettingsError
-from worldmodel.evaluation.films import compare, decode_clips, joined_sound, label_rollouts, strip_of
+from worldmodel.evaluation.films import compare, decode_clips, joined_sound, label_rollouts, strip_of, watchable
 from worldmodel.evaluation.pictures import save_png
-from worldmodel.rollouts.beginning import Run, begin_from_codes, begin_from_video
+from worldmodel.rollouts.beginning import Beginning, Run, begin_from_codes, begin_from_video
 from worldmodel.rollouts.rollout import FrameModel, roll_out
 from worldmodel.rollouts.rollout_codes import RolloutCodes
 from worldmodel.rollouts.sampling import check_sampling
@@ -25,7 +26,7 @@ from worldmodel.run import load_run
 from worldmodel.settings import RolloutSettings, SamplingSettings
 
 CODES = ".codes.safetensors"
-WATCHED_PIXELS = 256  # the shorter side of a written video, at least
+PIPE = "-"  # as the name of what is written
 
 
 def imagine(settings: RolloutSettings) -> list[str]:
@@ -42,9 +43,13 @@ def imagine(settings: RolloutSettings) -> list[str]:
 def imagine_with(run: Run, settings: RolloutSettings, device: torch.device, progress: bool = True) -> list[str]:
     """Imagine with a loaded run that is on `device`, under settings that were checked; see `imagine`."""
     check_sampling(settings.sampling, len(run.model.decoder.slices))
-    check_memory(settings.num_rollouts, settings.context_frames + settings.horizon, run.picture.clips)
+    piped = settings.out == PIPE
+    if not piped:
+        check_memory(settings.num_rollouts, settings.context_frames + settings.horizon, run.picture.clips)
     begin = begin_from_codes if settings.continue_from is not None else begin_from_video
     beginning = begin(run, settings, device)
+    if piped:
+        return pipe(run, beginning, settings, device, progress)
     start, generator = beginning.rollout, beginning.generator
     check_memory(len(start.codes), start.codes.shape[1] + settings.horizon, run.picture.clips)
     has_sound = torch.full((len(start.codes),), start.has_sound, device=device)
@@ -58,6 +63,39 @@ def imagine_with(run: Run, settings: RolloutSettings, device: torch.device, prog
     if imagined.shape[1] < settings.horizon:
         lines.append(f"stopped after {imagined.shape[1]} of {settings.horizon} frames: --continue goes on from there")
     return beginning.notes + lines
+
+
+def pipe(run: Run, beginning: Beginning, settings: RolloutSettings, device: torch.device, progress: bool) -> list[str]:
+    """Write the beginning and what follows to stdout while it goes on; memory does not grow with the horizon.
+
+    Raises:
+        SettingsError: stdout is a terminal, or there is more than one rollout.
+    """
+    from worldmodel.rollouts.piping import pipe_frames
+
+    start = beginning.rollout
+    if len(start.codes) > 1:
+        raise SettingsError(f"{len(start.codes)} rollouts cannot be piped side by side: give the codes of one")
+    if sys.stdout.isatty():
+        raise SettingsError("out=- writes a video to the terminal: pipe it into a player (| ffplay -) or a file")
+    has_sound = torch.tensor([start.has_sound], device=device)
+    frames = roll_out(run.model, start.codes.to(device), has_sound, settings.sampling, beginning.generator)
+    bar = tqdm(islice(frames, settings.horizon), "imagining", settings.horizon, unit="frame", disable=not progress)
+
+    def imagined() -> Iterator[Tensor]:
+        yield from start.codes[0]
+        try:
+            for frame in bar:
+                yield frame[0].cpu()  # waits for it, so the bar's rate is that of finished frames
+        except KeyboardInterrupt:
+            pass  # what has come is written to its end
+
+    with torch.inference_mode():
+        num_written = pipe_frames(run, imagined(), sys.stdout.buffer, start.has_sound, device)
+    num_context = start.codes.shape[1]
+    line = f"{min(num_context, num_written)} frames of context, {max(0, num_written - num_context)} imagined"
+    whole = num_written == num_context + settings.horizon
+    return [*beginning.notes, f"stdout: {line}" + ("" if whole else f", of {settings.horizon}: it was stopped")]
 
 
 @torch.inference_mode()
@@ -126,12 +164,6 @@ def comparison_lines(compared: dict[str, dict[int, float]]) -> list[str]:
     return [f"{name:24}{''.join(cells)}" for name, cells in table.items()]
 
 
-def watchable(height: int, width: int) -> int:
-    """How often pixels are repeated until the shorter side has 256 and both sides are even, as H.264 needs."""
-    factor = max(1, -(-WATCHED_PIXELS // min(height, width)))
-    return factor + 1 if factor % 2 and (height % 2 or width % 2) else factor
-
-
 def check_memory(num_rollouts: int, num_frames: int, clips: ClipSettings) -> None:
     """Refuse what is too long for the frames to lie in half of this machine's memory: beside them there are others.
 
@@ -161,10 +193,14 @@ def check_settings(settings: RolloutSettings) -> None:
         raise SettingsError(f"start_seconds={settings.start_seconds} is out of range: it must be 0 or more")
     if settings.prompt is None and settings.continue_from is None:
         raise SettingsError("neither a prompt nor codes to continue: give a video, or the codes of an earlier rollout")
+    if settings.out == PIPE:
+        if settings.num_rollouts > 1:
+            raise SettingsError(f"num_rollouts={settings.num_rollouts} with out=-: one rollout can be piped, give 1")
+        return
     written = [Path(settings.out), *(Path(settings.out).with_suffix(ending) for ending in (".png", CODES))]
     for name in ("prompt", "continue_from"):
         given = getattr(settings, name)
         if given is not None and Path(given).resolve() in [path.resolve() for path in written]:
             raise SettingsError(f"out={settings.out} would replace {given}, which {name} reads: give another name")
     if Path(settings.out).suffix.lower() != ".mp4":
-        raise SettingsError(f"out={settings.out}: the name must end with .mp4")
+        raise SettingsError(f"out={settings.out}: the name must end with .mp4, or be - for a pipe")

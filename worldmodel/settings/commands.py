@@ -111,7 +111,8 @@ class RolloutSettings:
 
     Attributes:
         run: folder of a trained world model.
-        out: the mp4 to write; a film strip (.png) and the codes (.codes.safetensors) are written beside it.
+        out: the mp4 to write; a film strip (.png) and the codes (.codes.safetensors) are written beside it. A - pipes
+            the video alone (MPEG-TS) to stdout while it goes on: `--out - | ffplay -`.
         prompt: video whose first frames are the context; beside `continue_from`, it is what the rollout is compared to.
         continue_from: codes of an earlier rollout that go on, without decoding and encoding them again.
         horizon: frames to imagine.

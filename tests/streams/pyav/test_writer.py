@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from streams.pyav.sound import read_sound
-from streams.pyav.writer import write_video
+from streams.pyav.writer import VideoWriter, write_video
 from tests.streams.ffmpeg import number_of, numbered_frames, reference
 from tests.streams.pyav.clicks import HZ
 
@@ -40,3 +40,25 @@ def test_pixels_are_repeated_on_request(tmp_path: Path):
 def test_odd_sizes_cannot_be_written(tmp_path: Path):
     with pytest.raises(ValueError, match="15x16: height and width must be even"):
         write_video(tmp_path / "a.mp4", torch.zeros(3, 3, 15, 16, dtype=torch.uint8), 10.0)
+
+
+@pytest.mark.parametrize("container", ["mp4", "mpegts"])
+def test_what_comes_in_parts_is_written_as_what_comes_at_once(container: str, tmp_path: Path):
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (9, 3, 16, 32), dtype=torch.uint8, generator=generator)
+    sound = torch.sin(torch.arange(7200) / 9)
+    read = []
+    for name, num_parts in (("whole", 1), ("parts", 5)):
+        path = tmp_path / name
+        with VideoWriter(path, container, (16, 32), 10.0, 8000) as writer:
+            for more, heard in zip(frames.chunk(num_parts), sound.tensor_split(num_parts), strict=True):
+                writer.add_frames(more)
+                writer.add_sound(heard)
+        read.append((reference(path, 16, 32), read_sound(path, 0.0, 0.9, 8000)))
+    (whole, seconds), (parts, _) = read[0][0], read[1][0]
+    assert np.array_equal(whole, parts)
+    assert len(seconds) == 9
+    assert read[0][1] is not None
+    assert read[1][1] is not None
+    torch.testing.assert_close(read[0][1], read[1][1])
+    assert read[0][1].square().mean() > 0.3

@@ -16,6 +16,7 @@ from worldmodel.evaluation.films import (
     label_rollouts,
     mel_of,
     strip_of,
+    watchable,
 )
 from worldmodel.evaluation.pictures import LINE
 
@@ -114,3 +115,9 @@ def test_pictures_of_sound_cover_any_frame_rate(frames_per_second: float):
 def test_rows_are_labelled_and_few():
     assert list(label_rollouts(grey(1), [grey(2)])) == ["truth", "rollout"]
     assert list(label_rollouts(None, [grey(2)] * 20)) == [f"rollout {number}" for number in range(8)]
+
+
+@pytest.mark.parametrize(("size", "large"), [((16, 24), (256, 384)), ((85, 90), (340, 360)), ((301, 400), (602, 800))])
+def test_frames_are_enlarged_by_whole_factors_to_even_sizes(size: tuple[int, int], large: tuple[int, int]):
+    factor = watchable(*size)
+    assert (factor * size[0], factor * size[1]) == large

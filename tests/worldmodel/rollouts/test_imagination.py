@@ -20,7 +20,6 @@ from worldmodel.rollouts.imagination import (
     comparison_lines,
     imagine,
     imagine_with,
-    watchable,
 )
 from worldmodel.rollouts.rollout import roll_out
 from worldmodel.rollouts.rollout_codes import load_codes
@@ -175,12 +174,6 @@ def test_sampling_out_of_range_is_refused_before_anything_is_read(sampling: Samp
 def test_a_missing_run_is_refused(tmp_path: Path):
     with pytest.raises(CheckpointError, match="none is not a run"):
         imagine(RolloutSettings(run=str(tmp_path / "none"), out="out.mp4", prompt="video.mp4", device="cpu"))
-
-
-@pytest.mark.parametrize(("size", "large"), [((16, 24), (256, 384)), ((85, 90), (340, 360)), ((301, 400), (602, 800))])
-def test_frames_are_enlarged_by_whole_factors_to_even_sizes(size: tuple[int, int], large: tuple[int, int]):
-    factor = watchable(*size)
-    assert (factor * size[0], factor * size[1]) == large
 
 
 def test_what_was_imagined_before_ctrl_c_is_kept_and_goes_on_as_if_nothing_had_been(
