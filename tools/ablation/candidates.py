@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from tools.ablation.candidate import Candidate
-from tools.ablation.code_by_code import CodeByCode
+from tools.ablation.code_by_code import CodeByCode, FixedOrder
 from tools.ablation.copying import MotionCopy, NoCopy, NoGate, OtherReadouts
 from tools.ablation.masked import Masked
 from tools.ablation.one_stack import OneStack
@@ -18,10 +18,10 @@ from worldmodel.settings import ModelSettings
 CANDIDATES: dict[str, Callable[[WorldModel], Candidate]] = {
     "coarse-to-fine": Candidate,
     "one-stack": OneStack,
-    "raster": lambda model: CodeByCode(model, "raster"),
-    "spiral": lambda model: CodeByCode(model, "spiral"),
-    "quadtree": lambda model: CodeByCode(model, "quadtree"),
-    "random-order": lambda model: CodeByCode(model, "random"),
+    "raster": lambda model: CodeByCode(model, FixedOrder(model, "raster")),
+    "spiral": lambda model: CodeByCode(model, FixedOrder(model, "spiral")),
+    "quadtree": lambda model: CodeByCode(model, FixedOrder(model, "quadtree")),
+    "random-order": lambda model: CodeByCode(model, FixedOrder(model, "random")),
     "masked": Masked,
     "factorised": Candidate,
     "no-gate": lambda model: OtherReadouts(model, NoGate),

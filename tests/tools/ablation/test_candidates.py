@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.tools.ablation.test_code_by_code import columns_of
 from tests.tools.ablation.untrained import NUM_FRAMES, lively
 from tests.worldmodel.tiny import MODEL, PICTURE, random_codes, tiny_quantizer
 from tools.ablation.candidate import Candidate
 from tools.ablation.candidates import CANDIDATES, build
+from tools.ablation.code_by_code import CodeByCode
 from tools.ablation.measure import SAMPLINGS
 from worldmodel.cache.latents import CodeBatch
 from worldmodel.errors import SettingsError
@@ -84,7 +86,7 @@ def test_bits_are_those_of_a_distribution(name: str):
     """Whatever the code that is decoded last, those before it cost the same, and its own probabilities add up to 1."""
     candidate = lively(name)
     codes = some_codes(candidate, 1)[:, :3]
-    vocabulary, column = PICTURE.quantizer.vocabulary, last_column(candidate)
+    vocabulary, column = PICTURE.quantizer.vocabulary, last_column(candidate, codes)
     variants = codes.repeat(vocabulary, 1, 1)
     variants[:, 2, column] = torch.arange(vocabulary)
     nats = candidate.predict(variants).nats[:, 1].detach()
@@ -93,9 +95,8 @@ def test_bits_are_those_of_a_distribution(name: str):
     torch.testing.assert_close(rest, rest[:1].expand_as(rest))
 
 
-def last_column(candidate: Candidate) -> int:
-    order = getattr(candidate.model.decoder, "order", None)
-    return candidate.model.num_codes - 1 if order is None else int(order[-1])
+def last_column(candidate: Candidate, codes: Tensor) -> int:
+    return int(columns_of(candidate, codes)[0, -1]) if isinstance(candidate, CodeByCode) else codes.shape[2] - 1
 
 
 @pytest.mark.parametrize("name", LEARNERS)

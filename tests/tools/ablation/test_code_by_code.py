@@ -1,35 +1,86 @@
+"""One suite for all orders of places."""
+
 import pytest
 import torch
+from torch import Tensor
 
 from tests.tools.ablation.untrained import lively
 from tests.worldmodel.tiny import VOCABULARY, random_codes
-from tools.ablation.code_by_code import CodeByCode
-from tools.ablation.orders import ORDERS
+from tools.ablation.candidate import Candidate, silent
+from tools.ablation.candidates import CANDIDATES
+from tools.ablation.code_by_code import CodeByCode, OrderedDecoder
+from tools.ablation.measure import SAMPLINGS
+
+NAMES = ("raster", "spiral", "quadtree", "random-order")
 
 
-@pytest.mark.parametrize("name", ORDERS)
+def decoder_of(candidate: Candidate) -> OrderedDecoder:
+    assert isinstance(candidate, CodeByCode)
+    return candidate.decoder
+
+
+def frame_of(candidate: Candidate, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """State and codes before the last frame of every clip, and its codes."""
+    return candidate.model.states(codes, silent(codes))[:, -2], codes[:, -2], codes[:, -1]
+
+
+def columns_of(candidate: Candidate, codes: Tensor) -> Tensor:
+    """In which order the codes of every clip's last frame are decoded, (clip or 1, code)."""
+    decoder, (state, previous, target) = decoder_of(candidate), frame_of(candidate, codes)
+    return decoder.columns(decoder.orders(decoder.ask(state, previous, target), previous))
+
+
+def test_all_orders_are_here():
+    found = [name for name in CANDIDATES if isinstance(lively(name), CodeByCode)]
+    assert found == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_a_code_sees_those_before_it_in_the_order_and_no_others(name: str):
-    candidate = lively("random-order" if name == "random" else name)
-    assert isinstance(candidate, CodeByCode)
-    order = candidate.decoder.order.tolist()
+    candidate = lively(name)
     codes = random_codes(1, 3, candidate.model.num_codes)
-    now = candidate.predict(codes).nats[0, 1]
+    order = columns_of(candidate, codes)[0].tolist()
+    now = logits_of(candidate, codes)[0]
     for number in (0, 2, 9, len(order) - 2):
         other = codes.clone()
         other[0, 2, order[number]] = (other[0, 2, order[number]] + 1) % VOCABULARY
-        told = candidate.predict(other).nats[0, 1]
-        moved = {column for column in range(len(order)) if abs(float(told[column] - now[column])) > 1e-5}
-        assert moved.isdisjoint(order[:number])
+        told = logits_of(candidate, other)[0]
+        moved = {column for column in range(len(order)) if not torch.allclose(told[column], now[column], atol=1e-5)}
+        assert moved.isdisjoint(order[: number + 1])
         assert order[number + 1] in moved
 
 
-def test_the_scales_come_coarse_to_fine_in_every_order():
-    for name in ORDERS:
-        candidate = lively("random-order" if name == "random" else name)
-        assert isinstance(candidate, CodeByCode)
-        sizes = candidate.decoder.sizes
-        parts = candidate.decoder.order.split(sizes)
-        assert [sorted(part.tolist()) for part in parts] == [
-            list(range(s.start, s.stop)) for s in candidate.decoder.slices
-        ]
+def logits_of(candidate: Candidate, codes: Tensor) -> Tensor:
+    """Of the last frame of every clip, each code given the true ones before it."""
+    return torch.cat([each.logits for each in decoder_of(candidate)(*frame_of(candidate, codes))], 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_every_place_of_every_scale_comes_once_and_the_scales_coarse_to_fine(name: str):
+    candidate = lively(name)
+    decoder = decoder_of(candidate)
+    order = columns_of(candidate, random_codes(4, 3, candidate.model.num_codes))
+    assert len(order) == 1
+    for columns, part in zip(decoder.slices, order.split(decoder.sizes, 1), strict=True):
+        assert (part.sort(1).values == torch.arange(columns.start, columns.stop)).all()
+
+
+@pytest.mark.parametrize("name", ["raster", "random-order"])
+@torch.no_grad()
+def test_logits_one_by_one_are_those_of_all_at_once(name: str):
+    candidate = lively(name)
+    decoder, codes = decoder_of(candidate), random_codes(4, 3, candidate.model.num_codes)
+    steps: list[Tensor] = []
+    handles = [
+        readout.register_forward_hook(lambda module, given, found: steps.append(found[0]))
+        for readout in decoder.readouts
+    ]
+    state, previous, _ = frame_of(candidate, codes)
+    codes[:, -1] = decoder.imagine(state, previous, SAMPLINGS["drawn"], torch.Generator().manual_seed(0))
+    for handle in handles:
+        handle.remove()
+    order = columns_of(candidate, codes)
+    expected = logits_of(candidate, codes).take_along_dim(order[..., None], 1)
+    torch.testing.assert_close(torch.cat(steps, 1), expected, rtol=1e-4, atol=1e-4)
