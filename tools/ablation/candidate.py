@@ -39,7 +39,10 @@ class Candidate(nn.Module):
 
     def forward(self, batch: CodeBatch) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """Loss and metrics of one batch."""
-        found = self.predict(batch.picture, self.drawn_frames(batch.picture))
+        return self.loss_of(self.predict(batch.picture, self.drawn_frames(batch.picture)))
+
+    def loss_of(self, found: NextFrame) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Loss and metrics of a prediction."""
         each = found.nats + self.model.settings.guess_weight * found.error
         loss = (each * found.counted).sum() / found.counted.sum()
         return loss, {"next/nats": (found.nats.detach() * found.counted).sum() / found.counted.sum()}

@@ -10,6 +10,7 @@ from tools.ablation.code_by_code import CodeByCode, FixedOrder
 from tools.ablation.copying import MotionCopy, NoCopy, NoGate, OtherReadouts
 from tools.ablation.masked import Masked
 from tools.ablation.one_stack import OneStack
+from tools.ablation.seen_orders import LearnedOrder, SalientFirst
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
 from worldmodel.errors import SettingsError
 from worldmodel.model import WorldModel
@@ -22,6 +23,8 @@ CANDIDATES: dict[str, Callable[[WorldModel], Candidate]] = {
     "spiral": lambda model: CodeByCode(model, FixedOrder(model, "spiral")),
     "quadtree": lambda model: CodeByCode(model, FixedOrder(model, "quadtree")),
     "random-order": lambda model: CodeByCode(model, FixedOrder(model, "random")),
+    "saliency": lambda model: CodeByCode(model, SalientFirst(model)),
+    "confidence": LearnedOrder,
     "masked": Masked,
     "factorised": Candidate,
     "no-gate": lambda model: OtherReadouts(model, NoGate),

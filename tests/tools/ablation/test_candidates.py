@@ -19,8 +19,8 @@ from worldmodel.cache.latents import CodeBatch
 from worldmodel.errors import SettingsError
 
 GREEDY = SAMPLINGS["likeliest"]
-LEARNERS = ("one-stack", "raster", "masked", "factorised", "no-copy", "motion-copy")
-# Of the orders of places there is one here; tests/tools/ablation/test_code_by_code.py has them all.
+LEARNERS = ("one-stack", "raster", "confidence", "masked", "factorised", "no-copy", "motion-copy")
+# Of the orders of places that are fixed there is one here; tests/tools/ablation/test_code_by_code.py has them all.
 COMPARED = [name for name in CANDIDATES if name not in ("spiral", "quadtree", "random-order")]
 # The rounds of the other are drawn anew with every prediction, so single codes are not comparable.
 STEADY = [name for name in COMPARED if name != "masked"]

@@ -1,4 +1,4 @@
-"""One suite for all orders of places."""
+"""One suite for all orders of places, fixed or not; `columns_of` for others."""
 
 import pytest
 import torch
@@ -11,7 +11,8 @@ from tools.ablation.candidates import CANDIDATES
 from tools.ablation.code_by_code import CodeByCode, OrderedDecoder
 from tools.ablation.measure import SAMPLINGS
 
-NAMES = ("raster", "spiral", "quadtree", "random-order")
+NAMES = ("raster", "spiral", "quadtree", "random-order", "saliency", "confidence")
+OWN_ORDERS = ("saliency", "confidence")
 
 
 def decoder_of(candidate: Candidate) -> OrderedDecoder:
@@ -62,14 +63,14 @@ def test_every_place_of_every_scale_comes_once_and_the_scales_coarse_to_fine(nam
     candidate = lively(name)
     decoder = decoder_of(candidate)
     order = columns_of(candidate, random_codes(4, 3, candidate.model.num_codes))
-    assert len(order) == 1
+    assert len(order) == (4 if name in OWN_ORDERS else 1)
     for columns, part in zip(decoder.slices, order.split(decoder.sizes, 1), strict=True):
         assert (part.sort(1).values == torch.arange(columns.start, columns.stop)).all()
 
 
-@pytest.mark.parametrize("name", ["raster", "random-order"])
+@pytest.mark.parametrize("name", ["random-order", *OWN_ORDERS])
 @torch.no_grad()
-def test_logits_one_by_one_are_those_of_all_at_once(name: str):
+def test_logits_one_by_one_are_those_of_all_at_once_and_orders_may_differ_in_a_batch(name: str):
     candidate = lively(name)
     decoder, codes = decoder_of(candidate), random_codes(4, 3, candidate.model.num_codes)
     steps: list[Tensor] = []
@@ -82,5 +83,32 @@ def test_logits_one_by_one_are_those_of_all_at_once(name: str):
     for handle in handles:
         handle.remove()
     order = columns_of(candidate, codes)
+    if name in OWN_ORDERS:
+        finest = order[:, decoder.slices[-1]]
+        assert all((finest[item] != finest[0]).any() for item in (1, 2, 3))
     expected = logits_of(candidate, codes).take_along_dim(order[..., None], 1)
     torch.testing.assert_close(torch.cat(steps, 1), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OWN_ORDERS)
+@torch.no_grad()
+def test_a_clip_is_decoded_in_a_batch_as_it_is_alone(name: str):
+    candidate = lively(name)
+    codes = random_codes(3, 3, candidate.model.num_codes)
+    together = logits_of(candidate, codes)
+    for clip in range(3):
+        own = slice(clip, clip + 1)
+        torch.testing.assert_close(logits_of(candidate, codes[own]), together[own], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OWN_ORDERS)
+@torch.no_grad()
+def test_an_order_does_not_know_the_codes_that_it_is_of(name: str):
+    """It knows the coarser ones, as all do."""
+    candidate = lively(name)
+    codes = random_codes(3, 3, candidate.model.num_codes)
+    now = columns_of(candidate, codes)
+    for columns in decoder_of(candidate).slices:
+        other = codes.clone()
+        other[:, -1, columns.start :] = random_codes(3, candidate.model.num_codes - columns.start, seed=1)
+        assert torch.equal(columns_of(candidate, other)[:, : columns.stop], now[:, : columns.stop])

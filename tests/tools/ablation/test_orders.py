@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tools.ablation.orders import ORDERS, quadtree, raster, spiral
+from tools.ablation.orders import ORDERS, quadtree, raster, salient_first, spiral
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -32,3 +32,17 @@ def test_a_quadtree_finishes_a_quarter_before_the_next():
     order = quadtree(4, 4).tolist()
     assert order[:4] == [0, 1, 4, 5]
     assert order[4:8] == [2, 3, 6, 7]
+
+
+def test_the_most_salient_place_comes_first_and_ties_row_by_row():
+    frames = torch.zeros(2, 6, 3)
+    frames[:, :, 0] = 1.0  # the background
+    frames[0, 4, 1], frames[0, 1, 2] = 3.0, -2.0
+    frames[1, 2, 1], frames[1, 5, 1] = 2.0, 2.0
+    assert salient_first(frames).tolist() == [[4, 1, 0, 2, 3, 5], [2, 5, 0, 1, 3, 4]]
+
+
+def test_a_rounding_error_is_not_salient():
+    plain = torch.ones(1, 64, 3) + 1e-6 * torch.randn(1, 64, 3, generator=torch.Generator().manual_seed(0))
+    assert salient_first(plain)[0].tolist() == list(range(64))
+    assert salient_first(torch.zeros(1, 4, 3))[0].tolist() == [0, 1, 2, 3]
