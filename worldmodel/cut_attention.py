@@ -59,14 +59,14 @@ class InPieces(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Adds the gradients of the pieces up."""
-        saved, sums = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        saved = ctx.saved_tensors  # asked for once: where activations are recomputed, they are gone then
         kind = saved[0].dtype
         wide = torch.promote_types(kind, torch.float32)
-        query, key, value, whole = (x.to(wide) for x in saved)
+        query, key, value, whole = (x.to(wide) for x in saved[:4])
         pull = gradients[0].to(wide)
         pull = pull if pull.stride(-1) == 1 else pull.contiguous()  # the kernel takes rows that are in one place
         of_query, of_key, of_value = empty_like(query), empty_like(key).zero_(), empty_like(value).zero_()
-        for piece, total in zip(ctx.pieces, sums, strict=True):
+        for piece, total in zip(ctx.pieces, saved[4:], strict=True):
             rows, seen = piece.queries, piece.keys
             of_query[:, :, rows], more_of_key, more_of_value = BACKWARD(
                 pull[:, :, rows], query[:, :, rows], key[:, :, seen], value[:, :, seen], whole[:, :, rows], total,

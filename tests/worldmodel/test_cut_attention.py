@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from worldmodel.cut_attention import attend_in_pieces
 from worldmodel.sight import Piece, Sight
@@ -84,3 +85,12 @@ def test_pieces_are_the_same_with_and_without_a_gradient():
     found = attend_in_pieces(*inputs, PIECES)
     assert torch.equal(found, expected)
     assert found.stride() == expected.stride()  # a token's heads side by side
+
+
+def test_where_activations_are_recomputed_gradients_are_the_same():
+    kept, again = leaves(torch.float32), leaves(torch.float32)
+    attend_in_pieces(*kept, PIECES).square().sum().backward()
+    out = checkpoint(attend_in_pieces, *again, PIECES, use_reentrant=False)
+    assert isinstance(out, Tensor)
+    out.square().sum().backward()
+    assert all(torch.equal(one.grad, other.grad) for one, other in zip(kept, again, strict=True))  # type: ignore[arg-type]
