@@ -14,6 +14,7 @@ from tools.bench.peers.decoding import Raster, Uncached
 from tools.bench.race import Finding, Race, Work, take_turns
 from tools.bench.settings import RolloutBenchSettings
 from tools.bench.streams import line_of, print_tables, write
+from tools.bench.trace import print_trace
 from tools.bench.untrained import build_model, random_codes
 from worldmodel.model import WorldModel
 from worldmodel.rollouts.rollout import imagine_frame, roll_out
@@ -43,6 +44,8 @@ def run(settings: RolloutBenchSettings) -> None:
         model = build_model(num_codes, settings.dim, settings.depth, window_frames=settings.window_frames)
         findings += [same_codes(model, settings), *flatness(model, settings)]
         races.append(race_of(model, settings))
+        if settings.trace and len(races) == 1:
+            trace_frame(model, settings)
         print("\n".join(line_of(result) for result in (races[-1], *findings[-3:])), flush=True)
     described["load at the end"] = machine.load()
     verdicts = report.judge(races, findings)
@@ -136,6 +139,14 @@ def flatness(model: WorldModel, settings: RolloutBenchSettings) -> list[Finding]
         Finding("rollout: flat cost", subject, "ours", ratio, "x", note),
         Finding("rollout: flat memory", subject, "ours", peaks["late"] / peaks["early"], "x", memory),
     ]
+
+
+def trace_frame(model: WorldModel, settings: RolloutBenchSettings) -> None:
+    """Writes and prints where the time of one imagined frame of ours goes."""
+    frames = cached(model, random_codes(1, settings.context_frames, model.num_codes), torch.Generator())
+    next(frames)  # with the reading of the prompt
+    what = f"one frame of ours, {model.num_codes} codes"
+    print_trace(lambda: next(frames), settings.trace, torch.device("cpu"), what)
 
 
 def forget_peak() -> None:

@@ -90,6 +90,7 @@ class TrainBenchSettings:
         steps: of every contender in a round.
         compile: ours runs a second time as training.compile=true has it, where there is a compiler.
         bf16: all compute as training.precision=bf16 has it, beside the masked call in fp32.
+        trace: file of a Chrome trace of one step of ours, with the first number of codes; empty for none.
         quick: 85 codes, two rounds of one step: shows that all works, and measures nothing well.
     """
 
@@ -106,6 +107,7 @@ class TrainBenchSettings:
     steps: int = 2
     compile: bool = True
     bf16: bool = False
+    trace: str = ""
     quick: bool = False
 
 
@@ -124,6 +126,7 @@ class RolloutBenchSettings:
         folder: of the file of all numbers.
         output: file of all numbers (JSON); rollout_DATE.json in the folder above if empty.
         rounds: times that everything is measured; contenders take turns.
+        trace: file of a Chrome trace of one imagined frame of ours, with the first number of codes; empty for none.
         quick: 85 codes, two rounds of short rollouts: shows that all works, and measures nothing well.
     """
 
@@ -137,6 +140,7 @@ class RolloutBenchSettings:
     folder: str = "~/.cache/worldmodel-bench"
     output: str = ""
     rounds: int = 5
+    trace: str = ""
     quick: bool = False
 
 

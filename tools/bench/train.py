@@ -18,6 +18,7 @@ from tools.bench import machine, report
 from tools.bench.race import Finding, Race, take_turns
 from tools.bench.settings import TrainBenchSettings
 from tools.bench.streams import line_of, print_tables, write
+from tools.bench.trace import print_trace
 from tools.bench.untrained import (
     batch_of,
     build_model,
@@ -56,7 +57,9 @@ def run(settings: TrainBenchSettings) -> None:
     findings: list[Finding] = []
     for num_codes in settings.codes:
         for patch in settings.patches:
-            race, found = measure(num_codes, patch, settings)
+            race, found = measure(
+                num_codes, patch, dataclasses.replace(settings, trace="" if races else settings.trace)
+            )
             races.append(race)
             findings += found
             print("\n".join(line_of(result) for result in (race, *found)), flush=True)
@@ -84,13 +87,15 @@ def measure(num_codes: int, patch: int, settings: TrainBenchSettings) -> tuple[R
     findings = [
         Finding("train: same outputs", name, EAGER, apart, "largest difference", "to the dense mask, one batch")
     ]
-    if settings.compile and compiler_there():
+    if settings.compile and compiler_there(torch.device("cpu")):
         steps[COMPILED], found = compiled_step(model, batch, name, settings.bf16)
         findings += found
     for step in steps.values():
         step()  # to warm up
     runners = {name: lambda _, step=step: repeated(step, units, settings.steps) for name, step in steps.items()}
     costs, form = with_fastest(take_turns(runners, settings.rounds))
+    if settings.trace:
+        print_trace(steps[form], settings.trace, torch.device("cpu"), f"one step of {form}, {name}")
     task = "train in bf16" if settings.bf16 else "train"
     race = Race(f"{task}: {num_codes} codes", name, "codes", costs, {"ours": form})
     peaks.append(matmul_flops_per_second(kind))
@@ -109,20 +114,24 @@ def training_step(model: WorldModel, batch: CodeBatch, bf16: bool) -> Callable[[
     weights = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)
 
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    return lambda: update(objective, optimizer, batch, bf16)
+
+
+def update(objective: WorldObjective, optimizer: torch.optim.Optimizer, batch: CodeBatch, bf16: bool) -> None:
+    """One training step; no gradient is left behind, even where memory runs out."""
+    try:
+        with torch.autocast(batch.picture.device.type, torch.bfloat16, enabled=bf16):
             loss = objective(batch)[0]
         loss.backward()
         optimizer.step()
+    finally:
         optimizer.zero_grad()
 
-    return step
 
-
-def compiler_there() -> bool:
+def compiler_there(device: torch.device) -> bool:
     """Whether compiled code can be made here; says so where it cannot."""
     try:
-        require_compiler(torch.device("cpu"))
+        require_compiler(device)
     except SettingsError as error:
         print(f"not compiled: {error}", file=sys.stderr)
         return False
