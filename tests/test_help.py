@@ -11,7 +11,13 @@ import docstring_parser
 import pytest
 
 from streams.settings import PhysicsSettings, ScanSettings
-from tools.bench.settings import LatentsSettings, RolloutBenchSettings, StreamsSettings, TrainBenchSettings
+from tools.bench.settings import (
+    DeviceBenchSettings,
+    LatentsSettings,
+    RolloutBenchSettings,
+    StreamsSettings,
+    TrainBenchSettings,
+)
 from tools.checkpoint_time import CheckpointTimeSettings
 from tools.kill_storm.settings import KillStormSettings
 from worldmodel.settings import (
@@ -66,6 +72,7 @@ CLASSES = {
     "tools.bench.__main__ latents --help": (LatentsSettings, ""),
     "tools.bench.__main__ train --help": (TrainBenchSettings, ""),
     "tools.bench.__main__ rollout --help": (RolloutBenchSettings, ""),
+    "tools.bench.__main__ device --help": (DeviceBenchSettings, ""),
     "tools.videos scan --help": (ScanSettings, ""),
     "tools.kill_storm.__main__ --help": (KillStormSettings, ""),
     "tools.checkpoint_time --help": (CheckpointTimeSettings, ""),
@@ -96,7 +103,7 @@ OTHERS = {
     "tools.dct --help": ["run", "videos", "--num_clips"],
     "tools.fuzz --help": ["--num-files", "--seed", "--first", "--workers", "--limits.seconds_limit"],
     "tools.watch --help": ["address", "--clips.num_frames", "--live.buffer_seconds", "--out", "--seconds"],
-    "tools.bench.__main__ --help": ["streams", "latents", "train", "rollout"],
+    "tools.bench.__main__ --help": ["streams", "latents", "train", "rollout", "device"],
     "tools.scaling.__main__ --help": ["--measure", "--plot", "--machine.overlap", "--work.frames"],
     "tools.study.__main__ --help": ["--videos", "--out", "--base.tokenizer", "--variants", "--compare"],
 }

@@ -1,7 +1,7 @@
 """Benchmarks, ours against its peers in one run.
 
-`streams` reads videos, `latents` reads latent caches; `train` and `rollout` run an untrained world model; `sizes`
-trains small and large ones with the same learning rates.
+`streams` reads videos, `latents` reads latent caches; `train` and `rollout` run an untrained world model on one core,
+`device` several on a GPU; `sizes` trains small and large ones with the same learning rates.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from importlib import import_module
 from jsonargparse import ArgumentParser
 
 from tools.bench.settings import (
+    DeviceBenchSettings,
     LatentsSettings,
     RolloutBenchSettings,
     SizesSettings,
@@ -26,6 +27,7 @@ FLAGS = {
 MODEL_BENCHES = {
     "train": (TrainBenchSettings, "Speed of training, against the same model with one masked attention call."),
     "rollout": (RolloutBenchSettings, "Speed of rollouts, against uncached ones and a decode code by code."),
+    "device": (DeviceBenchSettings, "Training and rollouts of models of several sizes on one GPU, against its peaks."),
     "sizes": (SizesSettings, "Whether one learning rate is good for all sizes, and how far layers move at each width."),
 }
 

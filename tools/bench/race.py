@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -38,8 +39,9 @@ class Race:
         task: name of the task.
         footage: name of the file.
         unit: what is counted.
-        costs: CPU-seconds per unit, by contender and round; contenders took turns within a round.
+        costs: CPU-seconds (or seconds) per unit, by contender and round; contenders took turns within a round.
         forms: in which of its forms a contender ran.
+        clock: of the costs: CPU-second, or second (elapsed) where a device is waited for.
     """
 
     task: str
@@ -47,9 +49,10 @@ class Race:
     unit: str
     costs: dict[str, list[float]]
     forms: dict[str, str] = field(default_factory=dict)
+    clock: Literal["CPU-second", "second"] = "CPU-second"
 
     def per_second(self, contender: str) -> float:
-        """Units per CPU-second, the median round."""
+        """Units per second of its clock, the median round."""
         return 1.0 / float(np.median(self.costs[contender]))
 
     def ratios(self, peer: str) -> Float64[np.ndarray, " round"]:

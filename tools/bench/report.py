@@ -8,6 +8,8 @@ import numpy as np
 
 from tools.bench.race import Finding, Race, mean_ratio
 
+FEW = 10  # units per second, below which digits behind the point are shown
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -74,7 +76,7 @@ REQUIREMENTS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A row of the table with its value."""
+    """A row of the table with its value; one that is not judged was measured where the requirement does not hold."""
 
     requirement: Requirement
     value: float
@@ -82,10 +84,13 @@ class Verdict:
     worst: float
     worst_of: str
     num_files: int
+    judged: bool = True
 
     @property
     def mark(self) -> str:
         """Whether the value is what it must be, or even what was aimed at."""
+        if not self.judged:
+            return "not judged"
         if self.reaches(self.requirement.aim):
             return "aim"
         return "pass" if self.reaches(self.requirement.must) else "MISS"
@@ -95,9 +100,11 @@ class Verdict:
         return self.value <= bound if self.requirement.lower else self.value >= bound
 
 
-def judge(races: Sequence[Race], findings: Sequence[Finding]) -> list[Verdict]:
+def judge(
+    races: Sequence[Race], findings: Sequence[Finding], requirements: Sequence[Requirement] = REQUIREMENTS
+) -> list[Verdict]:
     """A verdict for every requirement of which something was measured."""
-    found = [judge_ratio(row, races) if row.peer else judge_value(row, findings) for row in REQUIREMENTS]
+    found = [judge_ratio(row, races) if row.peer else judge_value(row, findings) for row in requirements]
     return [verdict for verdict in found if verdict is not None]
 
 
@@ -137,15 +144,17 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
 
 
 def race_table(races: Sequence[Race]) -> str:
-    """Units per CPU-second of every contender and file, and ratios with their least and largest round."""
-    rows = [("task", "file", "contender", "per CPU-second", "spread", "ours is faster by", "form")]
+    """Units per second of every contender and file, and ratios with their least and largest round."""
+    clocks = " or ".join(sorted({race.clock for race in races}))
+    rows = [("task", "file", "contender", f"per {clocks}", "spread", "ours is faster by", "form")]
     for race in races:
         for name, costs in race.costs.items():
             spread = (max(costs) - min(costs)) / float(np.median(costs))
             ratios = race.ratios(name)
             ratio = "" if name == "ours" else f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
-            rate = f"{race.per_second(name):.0f} {race.unit}"
-            rows.append((race.task, race.footage, name, rate, f"{spread:.0%}", ratio, race.forms.get(name, "")))
+            rate = race.per_second(name)
+            shown = f"{rate:.0f} {race.unit}" if rate >= FEW else f"{rate:.2f} {race.unit}"
+            rows.append((race.task, race.footage, name, shown, f"{spread:.0%}", ratio, race.forms.get(name, "")))
     return align(rows)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tools.bench import machine, report
+from tools.bench.elapsed import forget_peak, peak_bytes
 from tools.bench.peers.decoding import Raster, Uncached
 from tools.bench.race import Finding, Race, Work, take_turns
 from tools.bench.settings import RolloutBenchSettings
@@ -21,7 +22,6 @@ from worldmodel.rollouts.rollout import imagine_frame, roll_out
 from worldmodel.settings import SamplingSettings
 
 DRAWN = SamplingSettings(moved_scales=0)
-NO_SOUND = torch.zeros(1, dtype=torch.bool)
 PART_FRAMES = 4  # between which contenders take turns
 Roller = Callable[[WorldModel, Tensor, torch.Generator], Iterator[Tensor]]
 
@@ -54,14 +54,19 @@ def run(settings: RolloutBenchSettings) -> None:
     print(f"all numbers: {output}")
 
 
+def heard(model: WorldModel, prompt: Tensor) -> Tensor:
+    """Whether clips have sound: where the model has codes of it."""
+    return torch.full((len(prompt),), len(model.decoder.quantizers) > 1, device=prompt.device)
+
+
 def cached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
     """Ours."""
-    return roll_out(model, prompt, NO_SOUND, DRAWN, generator)
+    return roll_out(model, prompt, heard(model, prompt), DRAWN, generator)
 
 
 def states_anew(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
     """The trunk reads all frames again for every new one; the decoder keeps the scales of its frame."""
-    return roll_out(model, prompt, NO_SOUND, DRAWN, generator, cached=False)
+    return roll_out(model, prompt, heard(model, prompt), DRAWN, generator, cached=False)
 
 
 def uncached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
@@ -69,7 +74,7 @@ def uncached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> I
     frames = prompt
     while True:
         state = torch.empty(1, 0, model.settings.trunk.dim)  # is computed anew for every scale
-        codes = imagine_frame(Uncached(model, frames, NO_SOUND), state, frames[:, -1], DRAWN, generator)
+        codes = imagine_frame(Uncached(model, frames, heard(model, prompt)), state, frames[:, -1], DRAWN, generator)
         yield codes
         frames = torch.cat((frames, codes[:, None]), 1)
 
@@ -78,11 +83,12 @@ def uncached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> I
 def raster(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
     """The trunk as ours, the decoder code by code."""
     decoder, cache, codes = Raster(model.decoder), model.start(), prompt[:, -1]
-    state = model.read(prompt, NO_SOUND, cache)
+    has_sound = heard(model, prompt)
+    state = model.read(prompt, has_sound, cache)
     while True:
         codes = imagine_frame(decoder, state, codes, DRAWN, generator)
         yield codes
-        state = model.step(codes, NO_SOUND, cache)
+        state = model.step(codes, has_sound, cache)
 
 
 ROLLERS: dict[str, Roller] = {"ours": cached, "uncached": uncached, "states anew": states_anew, "raster": raster}
@@ -147,14 +153,3 @@ def trace_frame(model: WorldModel, settings: RolloutBenchSettings) -> None:
     next(frames)  # with the reading of the prompt
     what = f"one frame of ours, {model.num_codes} codes"
     print_trace(lambda: next(frames), settings.trace, torch.device("cpu"), what)
-
-
-def forget_peak() -> None:
-    """Lets the peak of this process's resident memory begin anew."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_bytes() -> int:
-    """Peak of this process's resident memory since then."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

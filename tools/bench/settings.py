@@ -145,6 +145,51 @@ class RolloutBenchSettings:
 
 
 @dataclass(frozen=True)
+class DeviceBenchSettings:
+    """What is measured of untrained world models on one device, a GPU as a rule, in elapsed time.
+
+    Attributes:
+        device: auto (a GPU if there is one), cpu or cuda.
+        sizes: of models: names of files of configs/train, whose `model` they have.
+        num_codes: of a picture, as a pyramid of squares: 341 is 1 + 4 + 16 + 64 + 256. Its pixels are 16 times as many
+            a side as its finest codes (256 for 341); a frame of a rollout has 7 codes of sound beside them.
+        num_frames: of a clip of training, and of the prompt of a rollout.
+        batch: clips of a training step.
+        rollout_batch: rollouts side by side, measured beside a single one.
+        horizon: frames that a rollout imagines in a round.
+        steps: of training, of every contender in a round.
+        rounds: times that everything is measured; contenders take turns.
+        precision: of matrix products; auto is bf16 on a GPU and fp32 elsewhere. In bf16 training has fp32 weights and
+            rollouts have the matrices of their blocks in bf16.
+        attention: of our training; auto is flex on a GPU and sdpa elsewhere. Rollouts, where a frame sees all that is
+            kept, have sdpa; what ours is compared with has a dense mask.
+        compile: our training runs a second time as training.compile=true has it, where there is a compiler.
+        folder: of the file of all numbers.
+        output: file of all numbers (JSON); device_DATE.json in the folder above if empty.
+        trace: file of a Chrome trace of one training step of the first size, and, with _frame added to its name, of one
+            imagined frame; empty for none.
+        quick: one model of a single block, 21 codes, one round: shows that all works, and measures nothing well.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    sizes: list[str] = field(default_factory=lambda: ["medium", "large", "huge"])
+    num_codes: int = 341
+    num_frames: int = 16
+    batch: int = 16
+    rollout_batch: int = 32
+    horizon: int = 16
+    steps: int = 4
+    rounds: int = 5
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    attention: Literal["auto", "sdpa", "dense", "flex", "xformers"] = "auto"
+    compile: bool = True
+    folder: str = "~/.cache/worldmodel-bench"
+    output: str = ""
+    trace: str = ""
+    quick: bool = False
+
+
+@dataclass(frozen=True)
 class SizesSettings:
     """What is measured of world models of several sizes, trained on codes that move over the grid.
 

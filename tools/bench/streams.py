@@ -15,7 +15,13 @@ from streams.errors import UserError
 from tools.bench import machine, report
 from tools.bench.footage import Footage, bits_per_second, make_footage
 from tools.bench.race import Finding, Race
-from tools.bench.settings import LatentsSettings, RolloutBenchSettings, StreamsSettings, TrainBenchSettings
+from tools.bench.settings import (
+    DeviceBenchSettings,
+    LatentsSettings,
+    RolloutBenchSettings,
+    StreamsSettings,
+    TrainBenchSettings,
+)
 
 Task = Callable[[Sequence[Footage], StreamsSettings], Iterator[Race | Finding]]
 # Name of the task: module and function.
@@ -98,7 +104,7 @@ def line_of(result: Race | Finding) -> str:
     if isinstance(result, Finding):
         return f"{result.task}  {result.subject}  {result.contender}  {result.value:.2f} {result.unit}  {result.note}"
     rates = "  ".join(f"{name} {result.per_second(name):.0f}" for name in result.costs)
-    return f"{result.task}  {result.footage}  {result.unit} per CPU-second: {rates}"
+    return f"{result.task}  {result.footage}  {result.unit} per {result.clock}: {rates}"
 
 
 def print_tables(races: list[Race], findings: list[Finding], verdicts: list[report.Verdict]) -> None:
@@ -107,12 +113,13 @@ def print_tables(races: list[Race], findings: list[Finding], verdicts: list[repo
         print(report.race_table(races), end="\n\n")
     if findings:
         print(report.finding_table(findings), end="\n\n")
-    print(report.verdict_table(verdicts))
+    if verdicts:
+        print(report.verdict_table(verdicts))
 
 
 def write(
     command: str,
-    settings: StreamsSettings | LatentsSettings | TrainBenchSettings | RolloutBenchSettings,
+    settings: StreamsSettings | LatentsSettings | TrainBenchSettings | RolloutBenchSettings | DeviceBenchSettings,
     folder: Path,
     described: dict[str, str],
     races: list[Race],

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,15 @@ from streams.errors import UserError
 from worldmodel.attention import Attention, Backend
 from worldmodel.cache.latents import CodeBatch
 from worldmodel.codecs.quantizer import MultiScaleQuantizer
+from worldmodel.config import parse
 from worldmodel.model import WorldModel
-from worldmodel.settings import ModelSettings, QuantizerSettings, TransformerSettings
+from worldmodel.settings import ModelSettings, QuantizerSettings, TrainSettings, TransformerSettings
 from worldmodel.training.flops import counted
 
 VOCABULARY = 512
 MATMUL_SIDE = 1024
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
+TINY = "tiny"  # a size that is no configuration: one block, 64 channels
 
 
 def grids_of(num_codes: int) -> tuple[tuple[int, int], ...]:
@@ -43,14 +47,45 @@ def build_model(
     settings = ModelSettings(
         trunk=trunk, decoder=replace(trunk, depth=2), patch=patch, window_frames=window_frames, decoded_frames=4
     )
-    quantizer = MultiScaleQuantizer(QuantizerSettings(grids=grids_of(num_codes), vocabulary=VOCABULARY))
-    model = WorldModel(settings, quantizer, None).eval()
+    return build_world(settings, MultiScaleQuantizer(quantizer_settings(num_codes)))
+
+
+def build_world(
+    settings: ModelSettings, picture: MultiScaleQuantizer, sound: MultiScaleQuantizer | None = None
+) -> WorldModel:
+    """A world model in evaluation mode that does not merely copy."""
+    model = WorldModel(settings, picture, sound).eval()
     for readout in model.decoder.readouts:
         # They begin as copies of the last frame, and what the blocks compute would not be seen.
         for linear in (readout.change, readout.correct, readout.gate):
             nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
         nn.init.zeros_(readout.gate.bias)
     return model
+
+
+def quantizer_settings(num_codes: int) -> QuantizerSettings:
+    """Of pictures with so many codes.
+
+    Raises:
+        UserError: there is no such pyramid.
+    """
+    return QuantizerSettings(grids=grids_of(num_codes), vocabulary=VOCABULARY)
+
+
+def settings_of(size: str) -> ModelSettings:
+    """The model of a configuration of trainings, by its name.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if size == TINY:
+        return ModelSettings(depth=1)
+    path = CONFIGS / f"{size}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(each.stem for each in CONFIGS.glob("*.yaml")))
+        raise UserError(f"sizes={size}: no such model; give {names}")
+    required = ["--cache=nowhere", "--codecs=[nowhere]", "--run=nowhere"]
+    return parse(TrainSettings, [*required, "--config", str(path)]).model
 
 
 def with_attention(model: WorldModel, attention: Backend) -> WorldModel:

@@ -94,6 +94,21 @@ def test_tables_show_values_bounds_and_marks():
     assert "12.50 ms" in finding_table([Finding("sync", "a", "ours", 12.5, "ms", "note")])
 
 
+def test_what_is_not_judged_has_a_value_and_no_mark():
+    row = Requirement("training", "train", 2, 3)
+    verdict = Verdict(row, 5.0, (5.0, 5.0), 5.0, "a", 1, judged=False)
+    assert verdict.mark == "not judged"
+    assert "5.00 x" in verdict_table([verdict])
+
+
+def test_rates_are_told_in_the_clock_of_their_race():
+    slow = Race("rollout", "huge", "frames", {"ours": [2.0]}, clock="second")
+    lines = race_table([slow]).splitlines()
+    assert "per second" in lines[0]
+    assert "0.50 frames" in lines[2]
+    assert "per CPU-second" in race_table([race("in_order", "a", 1.0)])
+
+
 def test_columns_are_aligned():
     assert align([("a", "bb"), ("ccc", "d")]) == "a    bb\n---  --\nccc  d"
 

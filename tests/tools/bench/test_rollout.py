@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tools.bench.__main__ import main
-from tools.bench.rollout import ROLLERS, forget_peak, peak_bytes
+from tools.bench.rollout import ROLLERS
 from tools.bench.untrained import build_model, random_codes
 
 TINY = ["--codes=[21]", "--dim=32", "--depth=1", "--context_frames=2", "--horizon=4", "--rounds=1", "--late_frame=12"]
@@ -33,10 +33,3 @@ def test_all_but_the_decode_code_by_code_imagine_the_same():
     assert torch.equal(frames["ours"], frames["uncached"])
     assert torch.equal(frames["ours"], frames["states anew"])
     assert frames["raster"].shape == frames["ours"].shape
-
-
-def test_the_peak_begins_anew():
-    torch.ones(2**24).sum()
-    before = peak_bytes()
-    forget_peak()
-    assert peak_bytes() < before

@@ -9,6 +9,7 @@ from tools.bench.untrained import (
     matmul_flops_per_second,
     random_codes,
     repeated,
+    settings_of,
     step_flops,
     with_attention,
 )
@@ -55,3 +56,9 @@ def test_a_repeated_step_tells_its_units():
     calls: list[int] = []
     assert list(repeated(lambda: calls.append(1), 5, 3)) == [5, 5, 5]
     assert len(calls) == 3
+
+
+def test_a_size_is_the_model_of_its_configuration():
+    assert [settings_of(name).depth for name in ("small", "medium", "large", "huge", "tiny")] == [4, 8, 16, 26, 1]
+    with pytest.raises(UserError, match="sizes=giant: no such model; give from_videos, huge, large"):
+        settings_of("giant")
