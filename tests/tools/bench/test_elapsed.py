@@ -40,6 +40,20 @@ def test_elapsed_time_is_not_negative_and_the_step_has_run():
     assert ran == [1]
 
 
+def test_a_gpu_is_waited_for_before_and_after_and_asked_for_its_own_peak(monkeypatch: pytest.MonkeyPatch):
+    gpu, calls = torch.device("cuda"), []
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *given, name=name: calls.append((name, *given)) or 7)
+    seconds_of(lambda: calls.append("step"), gpu)
+    assert calls == [("synchronize", gpu), "step", ("synchronize", gpu)]
+    calls.clear()
+    assert peak_memory(lambda: calls.append("step"), gpu) == 7
+    assert calls == [("reset_peak_memory_stats", gpu), "step", ("synchronize", gpu), ("max_memory_allocated", gpu)]
+    calls.clear()
+    assert not passed(failing(torch.cuda.OutOfMemoryError()), gpu, "a step")
+    assert calls == [("empty_cache",)]
+
+
 def test_who_does_not_fit_the_memory_is_named_and_passed_over(capsys: pytest.CaptureFixture[str]):
     contenders = {
         "small": Contender(lambda: None, 1),
