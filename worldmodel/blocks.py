@@ -59,8 +59,8 @@ class Block(nn.Module):
         past: Layer | None,
         sight: Sight | None,
         by: Attend = attend,
-    ) -> tuple[Float[Tensor, "batch token dim"], Layer]:
-        """Attend to `past` keys and values and to x itself; return the output and all keys and values."""
+    ) -> Float[Tensor, "batch token dim"]:
+        """Attend to `past` keys and values and to x itself."""
         if self.recompute and torch.is_grad_enabled():
             # Nothing is drawn inside a block, so there are no random states to bring back.
             return checkpoint(
@@ -76,20 +76,27 @@ class Block(nn.Module):
             )
         return self.run(x, turns, past, sight, by)
 
-    def run(
-        self, x: Tensor, turns: Tensor, past: Layer | None, sight: Sight | None, by: Attend = attend
-    ) -> tuple[Tensor, Layer]:
+    def run(self, x: Tensor, turns: Tensor, past: Layer | None, sight: Sight | None, by: Attend = attend) -> Tensor:
         """What `forward` does, whose activations are all kept."""
         if self.compiled and self.training and torch.is_grad_enabled():
             return self._run_compiled(x, turns, past, sight, by)
+        return self.extend(x, turns, past, sight, by)[0]
+
+    def extend(
+        self,
+        x: Float[Tensor, "batch token dim"],
+        turns: Complex[Tensor, "token half"],
+        past: Layer | None,
+        sight: Sight | None,
+        by: Attend = attend,
+    ) -> tuple[Float[Tensor, "batch token dim"], Layer]:
+        """What `forward` gives, and all keys and values, for a cache; never compiled, and nothing is recomputed."""
         normed = self.attention_norm(x)
         key, value = joined(past, self.attention.keys_values(normed, turns))
         x = x + self.attention(normed, turns, key, value, sight, by)
         return x + self.feed(self.feed_norm(x)), (key, value)
 
-    def _run_compiled(
-        self, x: Tensor, turns: Tensor, past: Layer | None, sight: Sight | None, by: Attend
-    ) -> tuple[Tensor, Layer]:
+    def _run_compiled(self, x: Tensor, turns: Tensor, past: Layer | None, sight: Sight | None, by: Attend) -> Tensor:
         """The same by compiled code; attention is not in it, which has kernels of its own and many forms."""
         enter, leave = compiled_parts()
         # Code is made anew for views of something else: the first block's input, and parts of complex numbers.
@@ -97,8 +104,7 @@ class Block(nn.Module):
         query, key, value = enter(self, x, turns.real.clone(), turns.imag.clone())
         ordered = None if past is None else (halves_first(past[0]), past[1])
         key, value = joined(ordered, (key, value))
-        out = leave(self, x, by(query, key, value, sight, self.attention.backend))
-        return out, (pairs_first(key), value)
+        return leave(self, x, by(query, key, value, sight, self.attention.backend))
 
 
 def joined(past: Layer | None, new: Layer) -> Layer:
@@ -128,11 +134,6 @@ def enter(block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Te
 def halves_first(x: Tensor) -> Tensor:
     """Channels in the order that compiled code has: the first of each pair, then the second of each."""
     return x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
-
-
-def pairs_first(x: Tensor) -> Tensor:
-    """Channels in the order that they have outside."""
-    return x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

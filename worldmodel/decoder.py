@@ -216,7 +216,7 @@ class FrameDecoder(nn.Module):
         asked = self.ask(state, previous, codes)
         x = torch.cat(asked.tokens, 1)
         for block, past in zip(self.blocks, self._remember(state), strict=True):
-            x, _ = block(x, self.turns, past, self.sight)
+            x = block(x, self.turns, past, self.sight)
         return self.answer(x, asked, previous)
 
     def ask(
@@ -264,7 +264,7 @@ class FrameDecoder(nn.Module):
         x, left_over = self.scale_inputs(state, previous, codes, cache)
         turns = self.turns.split(self.sizes)[level]
         for number, block in enumerate(self.blocks):
-            x, cache.layers[number] = block(x, turns, cache.layers[number], None)
+            x, cache.layers[number] = block.extend(x, turns, cache.layers[number], None)
         cache.num_scales += 1
         return self.read(level, x, left_over, previous)[0]
 

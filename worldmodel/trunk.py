@@ -76,18 +76,21 @@ class Trunk(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "batch frame token dim"]) -> Float[Tensor, "batch frame token dim"]:
         """States of whole clips that start at time 0."""
-        return self.read(tokens, TrunkCache())
+        return self._whole_clips(tokens, None)
 
     def share(
         self, tokens: Float[Tensor, "batch part token dim"], group: FrameGroup
     ) -> Float[Tensor, "batch part token dim"]:
         """States of this process's frames of whole clips, of which the others have as many each; see `forward`."""
+        return self._whole_clips(tokens, group)
+
+    def _whole_clips(self, tokens: Tensor, group: FrameGroup | None) -> Tensor:
         num_frames = tokens.shape[1]
-        x, turns = tokens, self._turns(group.rank * num_frames, num_frames)
+        rank, size = (0, 1) if group is None else (group.rank, group.size)
+        x, turns = tokens, self._turns(rank * num_frames, num_frames)
         for block, axis in zip(self.blocks, self.axes, strict=True):
-            sight, by = self._sight(axis, group.size * num_frames), attend if axis == "space" else group.attend
-            out, _ = block(fold(x, axis), turns[axis], None, sight, by)
-            x = unfold(out, axis, x)
+            by = attend if group is None or axis == "space" else group.attend
+            x = unfold(block(fold(x, axis), turns[axis], None, self._sight(axis, size * num_frames), by), axis, x)
         return self.norm(x)
 
     def step(self, tokens: Float[Tensor, "batch token dim"], cache: TrunkCache) -> Float[Tensor, "batch token dim"]:
@@ -118,7 +121,7 @@ class Trunk(nn.Module):
             # One frame sees all that is kept.
             seen = min(num_past + num_early, self.window_frames - 1)
             sight = self._sight(axis, num_out, seen) if num_out > 1 else None
-            out, layer = block(rows[:, stop:], here[stop:], past, sight)
+            out, layer = block.extend(rows[:, stop:], here[stop:], past, sight)
             layers.append(self._kept(axis, layer))
             x = unfold(out, axis, x[:, num_early:])
         cache.layers, cache.num_frames = layers, cache.num_frames + num_frames

@@ -42,7 +42,7 @@ class MaskedDecoder(FrameDecoder):
         tokens = [self._tokens(index, codes, previous, hidden, old) for index in range(len(self.scales))]
         x = torch.cat(tokens, 1)
         for block, past in zip(self.blocks, self.start(state).layers, strict=True):
-            x, _ = block(x, self.turns, past, None)
+            x = block(x, self.turns, past, None)
         predictions = []
         for level, out in enumerate(x.split(self.sizes, 1)):
             before, true = (self.quantizers[0].lookup(row[:, self.slices[level]], level) for row in (previous, codes))

@@ -103,7 +103,7 @@ class OneStack(Candidate):
     def _run(self, x: Tensor, turns: Tensor, past: Layers, sight: Sight | None) -> tuple[Tensor, Layers]:
         layers = []
         for number, block in enumerate(self.model.trunk.blocks):
-            x, kept = block(x, turns, past[number] if past else None, sight)
+            x, kept = block.extend(x, turns, past[number] if past else None, sight)
             layers.append(kept)
         return self.model.trunk.norm(x), layers
 

@@ -21,7 +21,7 @@ def run_block(
     where they attend.
     """
     if len(turns) == 1:
-        return block(x, turns[0], past, sight)
+        return block.extend(x, turns[0], past, sight)
     kept: list[Layer] = []
 
     def by(query: Tensor, key: Tensor, value: Tensor, sight: Sight | None, backend: Backend) -> Tensor:
@@ -29,5 +29,5 @@ def run_block(
         kept.append(joined(past, (key, value)))
         return attend(query, *kept[-1], sight, backend).transpose(0, 1).flatten(1, 2)[None]
 
-    row, _ = block(x.flatten(0, 1)[None], turns.flatten(0, 1), None, sight, by)
+    row = block(x.flatten(0, 1)[None], turns.flatten(0, 1), None, sight, by)
     return row[0].unflatten(0, x.shape[:2]), kept[-1]

@@ -57,7 +57,7 @@ class PatchesAndTokens(nn.Module):
         """Patches row by row, then tokens; same shape out."""
         x = x + self.names
         for block in self.blocks:
-            x, _ = block(x, self.turns, None, None)
+            x = block(x, self.turns, None, None)
         return x
 
 

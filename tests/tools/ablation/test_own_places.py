@@ -21,7 +21,7 @@ def test_every_item_is_what_it_is_alone_with_its_own_turns(num_turns: int, sight
     assert key.shape == value.shape == (NUM_ITEMS, 2, NUM_PAST + NUM_TOKENS, 16)
     for item in range(NUM_ITEMS):
         own = slice(item, item + 1)
-        alone, kept = block(x[own], turns[item % num_turns], (past[0, own], past[1, own]), sight)
+        alone, kept = block.extend(x[own], turns[item % num_turns], (past[0, own], past[1, own]), sight)
         torch.testing.assert_close(out[own], alone)
         torch.testing.assert_close((key[own], value[own]), kept)
 

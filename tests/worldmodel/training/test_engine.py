@@ -241,7 +241,7 @@ class Blocks(Toy):
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         x = self.enter(batch).unflatten(0, (-1, 4))
         for block in self.blocks:
-            x, _ = block(x, self.turns, None, None)
+            x = block(x, self.turns, None, None)
         loss = (self.leave(x).flatten(0, 1) - batch).square().mean()
         self.losses.append(loss.detach().item())
         return loss, {}
