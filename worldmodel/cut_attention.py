@@ -23,7 +23,7 @@ def attend_in_pieces(
 ) -> Float[Tensor, "batch head token channel"]:
     """Each piece's queries attend to its keys; the pieces follow each other, and are all queries together."""
     if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
-        return InPieces.apply(query, key, value, pieces)  # type: ignore[return-value]
+        return InPieces.apply(*(in_rows(x) for x in (query, key, value)), pieces)  # type: ignore[return-value]
     outs = [
         F.scaled_dot_product_attention(
             query[:, :, piece.queries], key[:, :, piece.keys], value[:, :, piece.keys], attn_mask=piece.mask
@@ -59,14 +59,13 @@ class InPieces(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """Adds the gradients of the pieces up."""
-        saved = ctx.saved_tensors  # asked for once: where activations are recomputed, they are gone then
-        kind = saved[0].dtype
+        saved = ctx.saved_tensors  # asked for once: where a block is run again they are there once
+        kind, sums = saved[0].dtype, saved[4:]
         wide = torch.promote_types(kind, torch.float32)
         query, key, value, whole = (x.to(wide) for x in saved[:4])
-        pull = gradients[0].to(wide)
-        pull = pull if pull.stride(-1) == 1 else pull.contiguous()  # the kernel takes rows that are in one place
+        pull = in_rows(gradients[0].to(wide))
         of_query, of_key, of_value = empty_like(query), empty_like(key).zero_(), empty_like(value).zero_()
-        for piece, total in zip(ctx.pieces, saved[4:], strict=True):
+        for piece, total in zip(ctx.pieces, sums, strict=True):
             rows, seen = piece.queries, piece.keys
             of_query[:, :, rows], more_of_key, more_of_value = BACKWARD(
                 pull[:, :, rows], query[:, :, rows], key[:, :, seen], value[:, :, seen], whole[:, :, rows], total,
@@ -75,6 +74,11 @@ class InPieces(torch.autograd.Function):
             of_key[:, :, seen] += more_of_key
             of_value[:, :, seen] += more_of_value
         return of_query.to(kind), of_key.to(kind), of_value.to(kind), None
+
+
+def in_rows(x: Tensor) -> Tensor:
+    """The same with the channels of a head side by side, without which the kernels read what is not theirs."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def empty_like(x: Tensor) -> Tensor:
