@@ -1,7 +1,6 @@
 """`worldmodel rollout`: a video's first frames, or the codes of an earlier rollout, go on in imagination."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -47,9 +46,12 @@ def imagine_with(run: Run, settings: RolloutSettings, device: torch.device, prog
     if not piped:
         check_memory(settings.num_rollouts, settings.context_frames + settings.horizon, run.picture.clips)
     begin = begin_from_codes if settings.continue_from is not None else begin_from_video
-    beginning = begin(run, settings, device)
     if piped:
+        # Nothing is compared to what the video goes on with, which may be long: it is not read.
+        prompt = settings.prompt if settings.continue_from is None else None
+        beginning = begin(run, replace(settings, prompt=prompt, horizon=0), device)
         return pipe(run, beginning, settings, device, progress)
+    beginning = begin(run, settings, device)
     start, generator = beginning.rollout, beginning.generator
     check_memory(len(start.codes), start.codes.shape[1] + settings.horizon, run.picture.clips)
     has_sound = torch.full((len(start.codes),), start.has_sound, device=device)
@@ -69,29 +71,30 @@ def pipe(run: Run, beginning: Beginning, settings: RolloutSettings, device: torc
     """Write the beginning and what follows to stdout while it goes on; memory does not grow with the horizon.
 
     Raises:
-        SettingsError: stdout is a terminal, or there is more than one rollout.
+        SettingsError: stdout cannot be written, is a terminal, or there is more than one rollout.
     """
-    from worldmodel.rollouts.piping import pipe_frames
+    from worldmodel.rollouts.piping import Stdout, pipe_frames
 
     start = beginning.rollout
     if len(start.codes) > 1:
         raise SettingsError(f"{len(start.codes)} rollouts cannot be piped side by side: give the codes of one")
-    if sys.stdout.isatty():
-        raise SettingsError("out=- writes a video to the terminal: pipe it into a player (| ffplay -) or a file")
+    stdout = Stdout()
     has_sound = torch.tensor([start.has_sound], device=device)
     frames = roll_out(run.model, start.codes.to(device), has_sound, settings.sampling, beginning.generator)
     bar = tqdm(islice(frames, settings.horizon), "imagining", settings.horizon, unit="frame", disable=not progress)
 
     def imagined() -> Iterator[Tensor]:
         yield from start.codes[0]
-        try:
-            for frame in bar:
-                yield frame[0].cpu()  # waits for it, so the bar's rate is that of finished frames
-        except KeyboardInterrupt:
-            pass  # what has come is written to its end
+        for frame in bar:
+            yield frame[0].cpu()  # waits for it, so the bar's rate is that of finished frames
 
-    with torch.inference_mode():
-        num_written = pipe_frames(run, imagined(), sys.stdout.buffer, start.has_sound, device)
+    try:
+        with torch.inference_mode():
+            num_written = pipe_frames(run, imagined(), stdout, device)
+    except OSError as error:
+        raise SettingsError(f"out=-: stdout cannot be written: {error.strerror or error}") from error
+    finally:
+        bar.close()  # what is told next has a line of its own
     num_context = start.codes.shape[1]
     line = f"{min(num_context, num_written)} frames of context, {max(0, num_written - num_context)} imagined"
     whole = num_written == num_context + settings.horizon
