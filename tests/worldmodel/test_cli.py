@@ -48,7 +48,14 @@ def given(monkeypatch: pytest.MonkeyPatch, kept_signals: None) -> Given:
         stand_in = stand_ins.setdefault(module, types.ModuleType(module))
         setattr(stand_in, name, lambda *arguments, answer=answer: found.append(arguments) or answer)
         monkeypatch.setitem(sys.modules, module, stand_in)
+    stand_ins["worldmodel.rollouts.imagination"].PIPE = "-"  # type: ignore[attr-defined]
     return found
+
+
+def test_what_is_told_of_a_piped_rollout_is_not_in_its_video(given: Given, capsys: pytest.CaptureFixture[str]):
+    assert main(["rollout", "run", "--prompt", "a.mp4", "--out", "-"]) == 0
+    assert len(given) == 1
+    assert capsys.readouterr() == ("", "one line\nanother\n")
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, module: str, name: str, function: Callable[..., Any]) -> None:
