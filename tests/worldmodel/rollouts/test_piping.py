@@ -102,6 +102,15 @@ def test_a_reader_that_goes_away_ends_the_rollout_without_an_error():
         assert pipe_frames(run, codes_of(run, 400), file, CPU) < 400
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT does what it does by default, also where the tests run in the background and it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_the_rollout_waits_for_a_reader_ends_the_video_well(tmp_path: Path):
     run, given, path = tiny_run(), 0, tmp_path / "a.ts"
     main_thread = threading.main_thread().ident
