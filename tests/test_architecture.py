@@ -30,6 +30,7 @@ RANKS = (
         "worldmodel.layout",
         "worldmodel.modules",
         "worldmodel.sight",
+        "worldmodel.slots",
         "worldmodel.devices",
         "worldmodel.tensors",
     ),

@@ -13,9 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from worldmodel.attention import Attend, Attention, Backend, attend
 from worldmodel.sight import Sight
-
-# Keys and values of a block, (item, head, row, channel).
-Layer = tuple[Tensor, Tensor]
+from worldmodel.slots import Layer, Slot
 
 
 def hidden_of(dim: int) -> int:
@@ -86,11 +84,11 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch token dim"],
         turns: Complex[Tensor, "token half"],
-        past: Layer | None,
+        past: Layer | Slot | None,
         sight: Sight | None,
         by: Attend = attend,
     ) -> tuple[Float[Tensor, "batch token dim"], Layer]:
-        """What `forward` gives, and all keys and values, for a cache; never compiled, and nothing is recomputed."""
+        """What `forward` gives, and all keys and values seen; never compiled, and nothing is recomputed."""
         normed = self.attention_norm(x)
         key, value = joined(past, self.attention.keys_values(normed, turns))
         x = x + self.attention(normed, turns, key, value, sight, by)
@@ -107,8 +105,10 @@ class Block(nn.Module):
         return leave(self, x, by(query, key, value, sight, self.attention.backend))
 
 
-def joined(past: Layer | None, new: Layer) -> Layer:
-    """Keys and values, one after another."""
+def joined(past: Layer | Slot | None, new: Layer) -> Layer:
+    """Earlier keys and values with the new ones, behind them or in their slot."""
+    if isinstance(past, Slot):
+        return past.take(new)
     return new if past is None else (torch.cat((past[0], new[0]), 2), torch.cat((past[1], new[1]), 2))
 
 

@@ -187,6 +187,8 @@ class WorldModel(nn.Module):
             latents = [each[:, None] for each in self.decoder.finish(codes[:, 0], decoded)]
         tokens = self._tokens(latents, cache.latents, has_sound)
         cache.latents = [each[:, -1] for each in latents]
+        if tokens.shape[1] == 1:
+            return self.trunk.step(tokens[:, 0], cache.trunk)
         return self.trunk.read(tokens, cache.trunk, 1)[:, 0]
 
 

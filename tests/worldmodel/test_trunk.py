@@ -108,15 +108,29 @@ def test_what_the_last_state_does_not_depend_on_is_not_computed():
 
 @pytest.mark.parametrize("window_frames", [1, 2, 4])
 @torch.no_grad()
-def test_the_cache_never_grows_beyond_the_window_less_one_frame(window_frames: int):
+def test_the_cache_is_one_window_that_stays_where_it_is(window_frames: int):
     trunk, cache = make_trunk(window_frames), TrunkCache()
+    addresses = set()
     for number, frame in enumerate(make_tokens(9).unbind(1), start=1):
         trunk.step(frame, cache)
-        assert cache.num_frames == number
-        kept = min(number, window_frames - 1) * NUM_TOKENS
+        assert (cache.num_frames, cache.num_kept) == (number, min(number, window_frames))
         shapes = {tensor.shape for layer in cache.layers for tensor in layer}
-        assert shapes == {(2, TRUNK.num_heads, kept, DIM // TRUNK.num_heads)}
+        assert shapes == {(2, TRUNK.num_heads, window_frames * NUM_TOKENS, DIM // TRUNK.num_heads)}
+        addresses.add(tuple(tensor.data_ptr() for layer in cache.layers for tensor in layer))
+    assert len(addresses) == 1
     assert len(cache.layers) == TRUNK.depth
+
+
+@BOTH_KINDS
+@torch.no_grad()
+def test_steps_at_a_time_that_a_tensor_tells_are_those_at_a_time_that_is_a_number(factorised: bool):
+    trunk, tokens = make_trunk(3, factorised=factorised), make_tokens(12)
+    caches = TrunkCache(), TrunkCache()
+    for cache in caches:
+        trunk.read(tokens[:, :4], cache)
+    caches[1].num_frames = torch.tensor(4)
+    for frame in tokens[:, 4:].unbind(1):
+        assert torch.equal(trunk.step(frame, caches[0]), trunk.step(frame, caches[1]))
 
 
 @BOTH_KINDS
@@ -162,7 +176,7 @@ def test_a_factorised_trunk_remembers_the_times_of_every_place():
         trunk.step(frame, cache)
     (space, _), (time, _) = cache.layers
     assert space.shape[2] == 0
-    assert time.shape[:3] == (2 * NUM_TOKENS, TRUNK.num_heads, 3)
+    assert time.shape[:3] == (2 * NUM_TOKENS, TRUNK.num_heads, 4)
 
 
 @BOTH_KINDS

@@ -204,7 +204,9 @@ def frame_bytes(player: Player, num_frames: int) -> tuple[int, int]:
         model.read(prompt, heard(model, prompt), cache)
     weights = weight_bytes(model.embeddings, model.trunk, model.decoder)
     further = (len(model.decoder.scales) - 1) * weight_bytes(model.decoder.blocks)
-    return weights + cache_bytes(cache.trunk.layers), further
+    window = model.trunk.window_frames
+    kept = cache_bytes(cache.trunk.layers) * min(cache.trunk.num_kept, window - 1) // window
+    return weights + kept, further
 
 
 def frame_flops(player: Player, num_frames: int) -> int:
