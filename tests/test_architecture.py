@@ -40,7 +40,12 @@ RANKS = (
     ("worldmodel.codecs", "worldmodel.rollouts.sampling"),
     ("worldmodel.cache", "worldmodel.trunk", "worldmodel.decoder"),
     ("worldmodel.model", "worldmodel.heads"),
-    ("worldmodel.rollouts.rollout", "worldmodel.rollouts.rollout_codes"),
+    (
+        "worldmodel.rollouts.next_frame",
+        "worldmodel.rollouts.moment",
+        "worldmodel.rollouts.rollout",
+        "worldmodel.rollouts.rollout_codes",
+    ),
     ("worldmodel.objective",),
     ("worldmodel.training", "worldmodel.evaluation"),
     ("worldmodel.checks",),

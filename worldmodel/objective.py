@@ -19,7 +19,7 @@ from worldmodel.heads.flow import Flow
 from worldmodel.heads.readout import HeadResult
 from worldmodel.heads.speed import Speed
 from worldmodel.model import WorldModel
-from worldmodel.rollouts.rollout import imagine_frame
+from worldmodel.rollouts.next_frame import imagine_frame
 from worldmodel.settings import HeadSettings, SamplingSettings
 
 HEADS = ("flow", "speed", "arrow_of_time", "correspondence")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.worldmodel.test_objective import ALL, NUM_PICTURE, OFF, batch_of, objective_of
 from worldmodel.objective import corrupt
-from worldmodel.rollouts.rollout import imagine_frame
+from worldmodel.rollouts.next_frame import imagine_frame
 
 
 def test_corruption_replaces_up_to_its_share_by_codes_of_the_scale():

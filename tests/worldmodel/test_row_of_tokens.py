@@ -30,7 +30,7 @@ from worldmodel.evaluation.codec import evaluate_codecs
 from worldmodel.evaluation.metrics import unigram_entropy_bits
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
-from worldmodel.rollouts.rollout import roll_out
+from worldmodel.rollouts.rollout import roll_out, roll_out_anew
 from worldmodel.run import load_run
 from worldmodel.settings import (
     EvaluateCodecSettings,
@@ -98,7 +98,7 @@ def test_a_rollout_that_remembers_equals_one_that_computes_all_again(patch: int)
     rollouts = []
     for cached in (True, False):
         generator = torch.Generator().manual_seed(1)
-        frames = roll_out(model, codes, silent, SamplingSettings(), generator, cached)
+        frames = (roll_out if cached else roll_out_anew)(model, codes, silent, SamplingSettings(), generator)
         rollouts.append(torch.stack(list(islice(frames, 4)), 1))
     assert torch.equal(*rollouts)
 

@@ -88,7 +88,7 @@ class OrderedDecoder(FrameDecoder):
                 x = self._run(taken(tokens, place) + self.last(last), part.start + place, cache.layers, None)
                 readout, vectors = self.readouts[level], self.vectors(level)
                 logits, _ = readout(x, taken(left_over, place), vectors, old.take_along_dim(place, 1))
-                drawn = sample_codes(logits, sampling, level, generator)
+                drawn = sample_codes(logits, sampling, level, torch.rand(logits.shape[:2], generator=generator))
                 codes.scatter_(1, (part.start + place).expand_as(drawn), drawn)
             cache.num_scales += 1
         return codes

@@ -104,7 +104,8 @@ class Masked(FrameByFrame):
         for start, stop in rounds_of(codes.shape[1]):
             predictions = self.decoder.predict(state, previous, codes, hidden)
             logits = [prediction.logits for prediction in predictions]
-            drawn = torch.cat([sample_codes(each, sampling, k, generator) for k, each in enumerate(logits)], 1)
+            numbers = torch.rand(codes.shape, generator=generator).split(self.decoder.sizes, 1)
+            drawn = torch.cat([sample_codes(x, sampling, k, numbers[k]) for k, x in enumerate(logits)], 1)
             parts = zip(logits, drawn.split(self.decoder.sizes, 1), strict=True)
             sureness = torch.cat([x.log_softmax(-1).gather(2, part[..., None])[..., 0] for x, part in parts], 1)
             noise = -torch.rand(sureness.shape, generator=generator).log().neg().log()

@@ -17,7 +17,7 @@ from worldmodel.cache.latents import CodeBatch, LatentCache, LatentSource
 from worldmodel.codecs.store import PictureCodec
 from worldmodel.evaluation.horizons import COPY, ROLLOUT, measure_horizons
 from worldmodel.evaluation.world import heldout_videos
-from worldmodel.rollouts.rollout import FrameModel
+from worldmodel.rollouts.moment import FrameModel
 from worldmodel.settings import EvaluateSettings, SamplingSettings
 
 HORIZONS = (1, 4, 8, 16)

@@ -15,7 +15,7 @@ from worldmodel.attention import grid_positions, rotary_turns
 from worldmodel.decoder import DecoderCache
 from worldmodel.model import WorldModel
 from worldmodel.objective import NextFrame
-from worldmodel.rollouts.rollout import choose_codes
+from worldmodel.rollouts.next_frame import choose_codes, draw_numbers
 from worldmodel.settings import SamplingSettings
 from worldmodel.sight import Sight
 
@@ -88,7 +88,7 @@ class OneStack(Candidate):
         """The frame after `previous`, which is that of `time`; the keys and values of both are added."""
         decoder, codes, cache = self.model.decoder, previous.clone(), DecoderCache()
         turns = self._turns(time, 1).split(self.units)
-        threshold = torch.rand(len(codes), 1, generator=generator)
+        threshold, numbers = draw_numbers(codes, generator).tensor_split([1], 1)
         _, layers = self._run(embedded, turns[0], layers, None)
         for level, columns in enumerate(decoder.slices):
             x, left_over = decoder.scale_inputs(embedded, previous, codes, cache)
@@ -96,7 +96,7 @@ class OneStack(Candidate):
             cache.num_scales += 1
             logits = decoder.read(level, x, left_over, previous)[0]
             codes[:, columns] = choose_codes(
-                decoder, level, logits, previous[:, columns], sampling, threshold, generator
+                decoder, level, logits, previous[:, columns], sampling, threshold, numbers[:, columns]
             )
         return codes, layers
 

@@ -18,7 +18,8 @@ from tools.bench.streams import line_of, print_tables, write
 from tools.bench.trace import print_trace
 from tools.bench.untrained import build_model, random_codes
 from worldmodel.model import WorldModel
-from worldmodel.rollouts.rollout import imagine_frame, roll_out
+from worldmodel.rollouts.next_frame import draw_numbers, imagine_frame
+from worldmodel.rollouts.rollout import roll_out, roll_out_anew
 from worldmodel.settings import SamplingSettings
 
 DRAWN = SamplingSettings(moved_scales=0)
@@ -66,7 +67,7 @@ def cached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Ite
 
 def states_anew(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
     """The trunk reads all frames again for every new one; the decoder keeps the scales of its frame."""
-    return roll_out(model, prompt, heard(model, prompt), DRAWN, generator, cached=False)
+    return roll_out_anew(model, prompt, heard(model, prompt), DRAWN, generator)
 
 
 def uncached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
@@ -74,7 +75,8 @@ def uncached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> I
     frames = prompt
     while True:
         state = torch.empty(1, 0, model.settings.trunk.dim)  # is computed anew for every scale
-        codes = imagine_frame(Uncached(model, frames, heard(model, prompt)), state, frames[:, -1], DRAWN, generator)
+        numbers = draw_numbers(prompt[:, -1], generator)
+        codes = imagine_frame(Uncached(model, frames, heard(model, prompt)), state, frames[:, -1], DRAWN, numbers)
         yield codes
         frames = torch.cat((frames, codes[:, None]), 1)
 
@@ -86,7 +88,8 @@ def raster(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Ite
     has_sound = heard(model, prompt)
     state = model.read(prompt, has_sound, cache)
     while True:
-        codes = imagine_frame(decoder, state, codes, DRAWN, generator)
+        numbers = draw_numbers(codes, generator)
+        codes = imagine_frame(decoder, state, codes, DRAWN, numbers)
         yield codes
         state = model.step(codes, has_sound, cache)
 

@@ -16,7 +16,7 @@ from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import PictureCodec
 from worldmodel.evaluation.metrics import psnr
 from worldmodel.evaluation.pictures import film_strip
-from worldmodel.rollouts.rollout import FrameModel
+from worldmodel.rollouts.moment import FrameModel
 
 HORIZONS = (1, 2, 4, 8, 16, 32)  # at which rollouts are compared to the truth
 MAX_COLUMNS, CELL_PIXELS = 16, 96  # of a film strip that stays readable

@@ -18,7 +18,8 @@ from worldmodel.errors import SettingsError
 from worldmodel.evaluation.films import compare, decode_clips, joined_sound, label_rollouts, strip_of, watchable
 from worldmodel.evaluation.pictures import save_png
 from worldmodel.rollouts.beginning import Beginning, Run, begin_from_codes, begin_from_video
-from worldmodel.rollouts.rollout import FrameModel, roll_out
+from worldmodel.rollouts.moment import FrameModel
+from worldmodel.rollouts.rollout import roll_out
 from worldmodel.rollouts.rollout_codes import RolloutCodes
 from worldmodel.rollouts.sampling import check_sampling
 from worldmodel.run import load_run

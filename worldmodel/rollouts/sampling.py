@@ -50,9 +50,9 @@ def sample_codes(
     logits: Float[Tensor, "item code vocabulary"],
     settings: SamplingSettings,
     scale: int,
-    generator: torch.Generator | None = None,
+    numbers: Float[Tensor, "item code"] | None = None,
 ) -> Int[Tensor, "item code"]:
-    """Draw every code."""
+    """Draw every code, by `numbers` from 0 to 1, which are drawn here if they are not given."""
     logits = _restricted(logits, settings, scale)
     if _of_scale(settings.temperature, scale) == 0:
         return logits.argmax(-1)
@@ -60,8 +60,8 @@ def sample_codes(
     sums = (logits.softmax(-1) * SHARE_UNITS).int().cumsum(-1, dtype=torch.int32)
     # A device is not waited for; torch has no public name for that.
     torch._assert_async((sums[..., -1] > SHARE_UNITS // 2).all(), NO_SHARES)  # type: ignore[attr-defined]
-    drawn = torch.rand(*logits.shape[:2], 1, generator=generator, device=logits.device)
-    return torch.searchsorted(sums, (drawn.double() * sums[..., -1:]).int(), right=True)[..., 0]
+    numbers = torch.rand(logits.shape[:2], device=logits.device) if numbers is None else numbers
+    return torch.searchsorted(sums, (numbers[..., None].double() * sums[..., -1:]).int(), right=True)[..., 0]
 
 
 def move_codes(

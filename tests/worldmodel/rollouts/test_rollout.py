@@ -9,8 +9,10 @@ from tests.worldmodel.tiny import MODEL, random_codes, tiny_model, yes
 from worldmodel.decoder import DecoderCache
 from worldmodel.layout import Pyramid, Scale
 from worldmodel.model import ModelCache
-from worldmodel.rollouts.rollout import FrameModel, imagine_frame, roll_out
-from worldmodel.rollouts.sampling import move_codes, sample_codes
+from worldmodel.rollouts.moment import FrameModel
+from worldmodel.rollouts.next_frame import draw_numbers
+from worldmodel.rollouts.rollout import roll_out, roll_out_anew
+from worldmodel.rollouts.sampling import sample_codes
 from worldmodel.settings import SamplingSettings
 
 GREEDY = SamplingSettings(temperature=[0.0])
@@ -21,7 +23,8 @@ HORIZON = 10 * MODEL.window_frames
 def imagined(model: FrameModel, prompt: Tensor, num_frames: int, cached: bool, sampling: SamplingSettings) -> Tensor:
     """The frames that follow a prompt, drawn with a fixed seed."""
     generator = torch.Generator().manual_seed(5)
-    frames = roll_out(model, prompt, yes(len(prompt)), sampling, generator, cached)
+    by = roll_out if cached else roll_out_anew
+    frames = by(model, prompt, yes(len(prompt)), sampling, generator)
     return torch.stack(list(itertools.islice(frames, num_frames)), 1)
 
 
@@ -85,31 +88,6 @@ def test_the_context_and_the_seed_matter():
     assert not torch.equal(first, second)
 
 
-def test_a_frame_is_drawn_from_the_teacher_forced_distribution_of_its_own_codes():
-    model = tiny_model(sound=True)
-    codes = random_codes(2, CONTEXT, model.num_codes)
-    state, previous = model.states(codes, yes(2))[:, -1], codes[:, -1]
-    frame = imagine_frame(model.decoder, state, previous, GREEDY)
-    predicted = model.decoder(state, previous, frame)
-    assert torch.equal(torch.cat([scale.logits.argmax(-1) for scale in predicted], 1), frame)
-
-
-@pytest.mark.parametrize("moved_scales", [0, 1, 2, 3])
-def test_the_finest_scales_move_together_and_the_others_are_drawn(moved_scales: int):
-    model = tiny_model(sound=True)
-    decoder, codes = model.decoder, random_codes(8, CONTEXT, model.num_codes)
-    state, previous = model.states(codes, yes(8))[:, -1], codes[:, -1]
-    sampling = SamplingSettings(moved_scales=moved_scales)
-    frame = imagine_frame(decoder, state, previous, sampling, torch.Generator().manual_seed(3))
-    draw = torch.rand(8, 1, generator=torch.Generator().manual_seed(3))
-    moved = []
-    for level, scale in enumerate(decoder(state, previous, frame)):
-        old = previous[:, decoder.slices[level]]
-        codes_moved = move_codes(scale.logits, sampling, level, decoder.vectors(level), old, draw)
-        moved.append(torch.equal(codes_moved, frame[:, decoder.slices[level]]))
-    assert moved == [level >= 3 - moved_scales for level in range(3)] + [False, False]
-
-
 @pytest.mark.parametrize("preview_scales", [1, 2])
 @torch.no_grad()
 def test_a_preview_is_a_loop_over_the_coarsest_scales_that_keeps_the_others(preview_scales: int):
@@ -120,10 +98,11 @@ def test_a_preview_is_a_loop_over_the_coarsest_scales_that_keeps_the_others(prev
     generator, seen = torch.Generator().manual_seed(5), codes
     for frame in frames.unbind(1):
         state, expected = model.states(seen, yes(2))[:, -1], seen[:, -1].clone()
-        torch.rand(2, 1, generator=generator)  # what scales that move together would share
+        numbers = draw_numbers(frame, generator)[:, 1:]  # behind what scales share
         for level in range(preview_scales):
             logits = decoder(state, seen[:, -1], expected)[level].logits
-            expected[:, decoder.slices[level]] = sample_codes(logits, sampling, level, generator)
+            columns = decoder.slices[level]
+            expected[:, columns] = sample_codes(logits, sampling, level, numbers[:, columns])
         assert torch.equal(frame, expected)
         seen = torch.cat((seen, frame[:, None]), 1)
     assert (
@@ -156,8 +135,7 @@ def test_rollouts_of_one_prompt_share_its_reading_and_are_those_of_as_many_promp
     shared = torch.stack(list(itertools.islice(frames, 4)), 1)
     assert reads == [(2, CONTEXT)] + [(6, 1)] * 3  # no frame is read twice
     assert torch.equal(shared, imagined(model, prompt.repeat_interleave(3, 0), 4, True, sampling))
-    anew = roll_out(model, prompt, yes(2), sampling, torch.Generator().manual_seed(5), False, 3)
-    assert torch.equal(shared, torch.stack(list(itertools.islice(anew, 4)), 1))
+    assert torch.equal(shared, imagined(model, prompt.repeat_interleave(3, 0), 4, False, sampling))
 
 
 def test_nothing_is_kept_for_a_gradient():

@@ -39,9 +39,13 @@ def naive_chances(values: list[float], temperature: float, top_k: int, top_p: fl
     return [chances[kept.index(code)] if code in kept else 0.0 for code in range(len(values))]
 
 
+def numbers(logits: Tensor, seed: int) -> Tensor:
+    return torch.rand(logits.shape[:2], generator=torch.Generator().manual_seed(seed))
+
+
 def frequencies(values: list[float], chosen: SamplingSettings, num_draws: int = NUM_DRAWS) -> Tensor:
     logits = torch.tensor(values, dtype=torch.float32).expand(2, num_draws // 2, -1)
-    codes = sample_codes(logits, chosen, 0, torch.Generator().manual_seed(0))
+    codes = sample_codes(logits, chosen, 0, numbers(logits, 0))
     return torch.bincount(codes.flatten(), minlength=len(values)) / num_draws
 
 
@@ -87,9 +91,15 @@ def test_frequencies_follow_the_softmax_by_chi_square():
     assert chi_square < 24.3  # the 99.9 % quantile with 7 degrees of freedom
 
 
+def test_a_number_takes_the_code_whose_share_of_zero_to_one_it_falls_into():
+    logits = torch.tensor([0.2, 0.5, 0.3]).log().expand(1, 5, 3)
+    given = torch.tensor([[0.0, 0.19, 0.21, 0.69, 0.71]])
+    assert sample_codes(logits, sampling(), 0, given).tolist() == [[0, 0, 1, 1, 2]]
+
+
 def test_places_are_drawn_independently():
     logits = torch.zeros(200, 50, 2)
-    codes = sample_codes(logits, sampling(), 0, torch.Generator().manual_seed(0)).float()
+    codes = sample_codes(logits, sampling(), 0, numbers(logits, 0)).float()
     correlation = torch.corrcoef(codes.T) - torch.eye(50)
     assert correlation.abs().max() < 0.4  # 200 draws: five standard deviations are 0.35
 
@@ -102,9 +112,7 @@ def test_every_place_uses_its_own_logits():
 
 def test_the_same_seed_draws_the_same_codes_and_another_seed_others():
     logits = torch.randn(2, 100, 16)
-    first, second, third = (
-        sample_codes(logits, sampling(), 0, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)
-    )
+    first, second, third = (sample_codes(logits, sampling(), 0, numbers(logits, seed)) for seed in (7, 7, 8))
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
 
