@@ -43,6 +43,7 @@ RANKS = (
     (
         "worldmodel.rollouts.next_frame",
         "worldmodel.rollouts.moment",
+        "worldmodel.rollouts.repeated",
         "worldmodel.rollouts.rollout",
         "worldmodel.rollouts.rollout_codes",
     ),

@@ -127,8 +127,12 @@ def rollout(arguments: list[str]) -> int:
     from worldmodel.settings import RolloutSettings
 
     settings = parse(RolloutSettings, _short(_positional(arguments, "run")), "worldmodel rollout RUN", SHORT_NOTE)
-    from worldmodel.rollouts.imagination import PIPE, imagine
+    from worldmodel.rollouts.checking import PIPE
+    from worldmodel.rollouts.imagination import imagine
 
+    if settings.compile:
+        # The bar stands still meanwhile.
+        print("code of a whole frame is made once the window is full: about a minute the first time", file=sys.stderr)
     print("\n".join(imagine(settings)), file=sys.stderr if settings.out == PIPE else sys.stdout)
     return 0
 

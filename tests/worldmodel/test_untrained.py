@@ -22,7 +22,8 @@ from worldmodel.commands import train_codec, train_world
 from worldmodel.config import read_settings
 from worldmodel.errors import CheckpointError, SettingsError
 from worldmodel.evaluation.metrics import psnr
-from worldmodel.rollouts.imagination import CODES, imagine_with
+from worldmodel.rollouts.checking import CODES
+from worldmodel.rollouts.imagination import imagine_with
 from worldmodel.rollouts.rollout_codes import load_codes
 from worldmodel.run import load_run
 from worldmodel.settings import (

@@ -1,6 +1,5 @@
 """`worldmodel rollout`: a video's first frames, or the codes of an earlier rollout, go on in imagination."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -18,15 +17,14 @@ from worldmodel.errors import SettingsError
 from worldmodel.evaluation.films import compare, decode_clips, joined_sound, label_rollouts, strip_of, watchable
 from worldmodel.evaluation.pictures import save_png
 from worldmodel.rollouts.beginning import Beginning, Run, begin_from_codes, begin_from_video
+from worldmodel.rollouts.checking import CODES, PIPE, check_memory, check_repeat, check_settings
 from worldmodel.rollouts.moment import FrameModel
+from worldmodel.rollouts.repeated import Repeat
 from worldmodel.rollouts.rollout import roll_out
 from worldmodel.rollouts.rollout_codes import RolloutCodes
 from worldmodel.rollouts.sampling import check_sampling
 from worldmodel.run import load_run
 from worldmodel.settings import RolloutSettings, SamplingSettings
-
-CODES = ".codes.safetensors"
-PIPE = "-"  # as the name of what is written
 
 
 def imagine(settings: RolloutSettings) -> list[str]:
@@ -37,6 +35,7 @@ def imagine(settings: RolloutSettings) -> list[str]:
     """
     check_settings(settings)
     device = find_device(settings.device)
+    check_repeat(settings, device)
     return imagine_with(load_run(settings.run, str(device)), settings, device)
 
 
@@ -57,7 +56,14 @@ def imagine_with(run: Run, settings: RolloutSettings, device: torch.device, prog
     check_memory(len(start.codes), start.codes.shape[1] + settings.horizon, run.picture.clips)
     has_sound = torch.full((len(start.codes),), start.has_sound, device=device)
     imagined = imagine_frames(
-        run.model, start.codes.to(device), has_sound, settings.horizon, settings.sampling, generator, progress
+        run.model,
+        start.codes.to(device),
+        has_sound,
+        settings.horizon,
+        settings.sampling,
+        generator,
+        progress,
+        repeat_of(settings),
     )
     codes = torch.cat((start.codes, imagined), 1)
     rollout = replace(start, codes=codes, generator_state=generator.get_state(), device=generator.device.type)
@@ -81,7 +87,14 @@ def pipe(run: Run, beginning: Beginning, settings: RolloutSettings, device: torc
         raise SettingsError(f"{len(start.codes)} rollouts cannot be piped side by side: give the codes of one")
     stdout = Stdout()
     has_sound = torch.tensor([start.has_sound], device=device)
-    frames = roll_out(run.model, start.codes.to(device), has_sound, settings.sampling, beginning.generator)
+    frames = roll_out(
+        run.model,
+        start.codes.to(device),
+        has_sound,
+        settings.sampling,
+        beginning.generator,
+        how=repeat_of(settings),
+    )
     bar = tqdm(islice(frames, settings.horizon), "imagining", settings.horizon, unit="frame", disable=not progress)
 
     def imagined() -> Iterator[Tensor]:
@@ -111,6 +124,7 @@ def imagine_frames(
     sampling: SamplingSettings,
     generator: torch.Generator,
     progress: bool = False,
+    how: Repeat | None = None,
 ) -> Int[Tensor, "batch horizon code"]:
     """Codes of the frames after these, on the CPU, with a bar that shows frames per second.
 
@@ -119,7 +133,7 @@ def imagine_frames(
     """
     num_rollouts = len(codes) if bool((codes == codes[:1]).all() and (has_sound == has_sound[:1]).all()) else 1
     codes, has_sound = codes[::num_rollouts], has_sound[::num_rollouts]
-    frames = islice(roll_out(model, codes, has_sound, sampling, generator, num_rollouts=num_rollouts), horizon)
+    frames = islice(roll_out(model, codes, has_sound, sampling, generator, num_rollouts, how), horizon)
     bar = tqdm(frames, "imagining", horizon, unit="frame", disable=not progress)
     found: list[Tensor] = []
     try:
@@ -168,43 +182,6 @@ def comparison_lines(compared: dict[str, dict[int, float]]) -> list[str]:
     return [f"{name:24}{''.join(cells)}" for name, cells in table.items()]
 
 
-def check_memory(num_rollouts: int, num_frames: int, clips: ClipSettings) -> None:
-    """Refuse what is too long for the frames to lie in half of this machine's memory: beside them there are others.
-
-    Raises:
-        SettingsError: it is.
-    """
-    needed = num_rollouts * num_frames * (3 * clips.height * clips.width + 4 * clips.samples_per_frame)
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory // 2:
-        longest = memory // 2 * num_frames // needed
-        raise SettingsError(
-            f"{num_rollouts} times {num_frames} frames with their sound need {needed / 2**30:.0f} GiB, this machine "
-            f"has {memory / 2**30:.0f}: ask for {longest} frames at most, context included, or for fewer rollouts"
-        )
-
-
-def check_settings(settings: RolloutSettings) -> None:
-    """Refuse what no run can do.
-
-    Raises:
-        SettingsError: names the setting, its value and what was expected.
-    """
-    for name in ("horizon", "context_frames", "num_rollouts"):
-        if getattr(settings, name) < 1:
-            raise SettingsError(f"{name}={getattr(settings, name)} is out of range: it must be 1 or more")
-    if settings.start_seconds < 0:
-        raise SettingsError(f"start_seconds={settings.start_seconds} is out of range: it must be 0 or more")
-    if settings.prompt is None and settings.continue_from is None:
-        raise SettingsError("neither a prompt nor codes to continue: give a video, or the codes of an earlier rollout")
-    if settings.out == PIPE:
-        if settings.num_rollouts > 1:
-            raise SettingsError(f"num_rollouts={settings.num_rollouts} with out=-: one rollout can be piped, give 1")
-        return
-    written = [Path(settings.out), *(Path(settings.out).with_suffix(ending) for ending in (".png", CODES))]
-    for name in ("prompt", "continue_from"):
-        given = getattr(settings, name)
-        if given is not None and Path(given).resolve() in [path.resolve() for path in written]:
-            raise SettingsError(f"out={settings.out} would replace {given}, which {name} reads: give another name")
-    if Path(settings.out).suffix.lower() != ".mp4":
-        raise SettingsError(f"out={settings.out}: the name must end with .mp4, or be - for a pipe")
+def repeat_of(settings: RolloutSettings) -> Repeat | None:
+    """How frames are repeated, if they are."""
+    return Repeat(settings.compile, settings.cuda_graph) if settings.compile or settings.cuda_graph else None

@@ -47,12 +47,15 @@ class Moment:
         has_sound: whether the prompt had sound.
         state: the trunk's, after that frame.
         cache: what is kept of the frames before.
+        settled: whether the frames that follow have the shapes of all later ones, since the window is full. The first
+            frame after a prompt has not, for what is made once is made there.
     """
 
     codes: Int[Tensor, "rollout code"]
     has_sound: Bool[Tensor, " rollout"]
     state: Float[Tensor, "rollout token dim"]
     cache: ModelCache
+    settled: bool = False
 
     @classmethod
     def after(
@@ -79,4 +82,6 @@ class Moment:
 
     def move_on(self, model: FrameModel, codes: Int[Tensor, "rollout code"], decoded: DecoderCache) -> None:
         """Go on to the frame that was imagined."""
+        num_kept = self.cache.trunk.num_kept
         self.codes, self.state = codes, model.step(codes, self.has_sound, self.cache, decoded)
+        self.settled = self.cache.trunk.num_kept == num_kept

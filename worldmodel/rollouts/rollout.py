@@ -8,6 +8,7 @@ from torch import Tensor
 
 from worldmodel.rollouts.moment import FrameModel, Moment
 from worldmodel.rollouts.next_frame import draw_numbers, imagine_frame
+from worldmodel.rollouts.repeated import Repeat, Repeated
 from worldmodel.settings import SamplingSettings
 
 
@@ -19,17 +20,21 @@ def roll_out(
     sampling: SamplingSettings,
     generator: torch.Generator | None = None,
     num_rollouts: int = 1,
+    how: Repeat | None = None,
 ) -> Iterator[Int[Tensor, "rollout code"]]:
     """Endless frames after the prompt, at constant cost per frame; stop asking when there are enough.
 
     Of every prompt there are `num_rollouts`, next to each other, and the prompt is read once for all of them.
+    `how` frames are repeated once the window is full; without it each is computed operation by operation.
     """
     moment = Moment.after(model, prompt, has_sound, num_rollouts)
-    while True:
-        numbers = draw_numbers(moment.codes, generator)
-        codes, decoded = moment.imagine(model, sampling, numbers)
+    while how is None or not moment.settled:
+        codes, decoded = moment.imagine(model, sampling, draw_numbers(moment.codes, generator))
         yield codes
         moment.move_on(model, codes, decoded)
+    repeated = Repeated(model, moment, sampling, how)
+    while True:
+        yield repeated(draw_numbers(moment.codes, generator))
 
 
 @torch.no_grad()

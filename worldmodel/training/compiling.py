@@ -29,8 +29,8 @@ def refuse_unfit(settings: TrainingSettings) -> None:
         )
 
 
-def require_compiler(device: torch.device) -> None:
-    """Compile something small, before a training begins that would fail in its first step.
+def require_compiler(device: torch.device, setting: str = "training.compile") -> None:
+    """Compile something small, before work begins that would fail in the middle.
 
     Raises:
         SettingsError: there is no compiler that works.
@@ -42,8 +42,8 @@ def require_compiler(device: torch.device) -> None:
         first = str(error).strip().splitlines()[0]
         needed = "g++ and the headers of Python" if device.type == "cuda" else "g++"
         raise SettingsError(
-            f"training.compile=true needs a compiler that works ({first}): install {needed}, name another one in the "
-            "variable CXX, or leave training.compile out"
+            f"{setting}=true needs a compiler that works ({first}): install {needed}, name another one in the "
+            f"variable CXX, or leave {setting} out"
         ) from error
 
 

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,8 @@ from tests.worldmodel.tiny_run import CLIPS, TinyRun, tiny_run
 from worldmodel.decoder import FrameDecoder
 from worldmodel.errors import CheckpointError, MediaError, SettingsError
 from worldmodel.rollouts.beginning import read_prompt
-from worldmodel.rollouts.imagination import (
-    check_settings,
-    comparison_lines,
-    imagine,
-    imagine_with,
-)
+from worldmodel.rollouts.imagination import comparison_lines, imagine, imagine_with
+from worldmodel.rollouts.repeated import Repeat, Repeated
 from worldmodel.rollouts.rollout import roll_out
 from worldmodel.rollouts.rollout_codes import load_codes
 from worldmodel.settings import RolloutSettings, SamplingSettings
@@ -142,23 +139,6 @@ def test_a_prompt_without_sound_is_told_to_the_model_and_to_the_user(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"horizon": 0}, "horizon=0 is out of range: it must be 1 or more"),
-        ({"context_frames": 0}, "context_frames=0 is out of range"),
-        ({"num_rollouts": -1}, "num_rollouts=-1 is out of range"),
-        ({"start_seconds": -0.5}, "start_seconds=-0.5 is out of range: it must be 0 or more"),
-        ({"prompt": None}, "neither a prompt nor codes to continue"),
-        ({"out": "film.avi"}, r"out=film.avi: the name must end with \.mp4"),
-    ],
-)
-def test_settings_that_nothing_can_do_are_refused(changes: dict, message: str):
-    settings: dict[str, Any] = {"run": "tiny", "out": "out.mp4", "prompt": "video.mp4"} | changes
-    with pytest.raises(SettingsError, match=message):
-        check_settings(RolloutSettings(**settings))
-
-
-@pytest.mark.parametrize(
     ("sampling", "message"),
     [
         (SamplingSettings(temperature=[-1.0]), "temperature=-1.0 is out of range: it must be 0 or more"),
@@ -169,6 +149,21 @@ def test_settings_that_nothing_can_do_are_refused(changes: dict, message: str):
 def test_sampling_out_of_range_is_refused_before_anything_is_read(sampling: SamplingSettings, message: str):
     with pytest.raises(SettingsError, match=message):
         roll(tiny_run(), Path("out.mp4"), prompt="not there.mp4", sampling=sampling)
+
+
+def test_frames_are_repeated_where_that_is_asked_for(video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    made: list[Repeat] = []
+
+    def watched(model: Any, moment: Any, sampling: Any, how: Repeat) -> Repeated:
+        made.append(how)
+        return Repeated(model, moment, sampling, replace(how, compiled=False))
+
+    monkeypatch.setattr("worldmodel.rollouts.rollout.Repeated", watched)
+    run = tiny_run()
+    for name, changes in (("plain", {}), ("compiled", {"compile": True})):
+        roll(run, tmp_path / f"{name}.mp4", prompt=video, horizon=9, **changes)
+    assert made == [Repeat(compiled=True)]
+    assert codes_of(tmp_path / "compiled.mp4").equal(codes_of(tmp_path / "plain.mp4"))
 
 
 def test_a_missing_run_is_refused(tmp_path: Path):
@@ -208,19 +203,6 @@ def test_a_rollout_that_no_memory_holds_is_refused_in_one_line(video: str, tmp_p
 
 def test_a_comparison_of_nothing_has_no_lines():
     assert comparison_lines({"rollout": {}, "copy last frame": {}}) == []
-
-
-@pytest.mark.parametrize(
-    ("given", "out"),
-    [
-        ({"prompt": "videos/a.mp4"}, "videos/../videos/a.mp4"),
-        ({"continue_from": "a.codes.safetensors"}, "a.mp4"),
-        ({"prompt": "a.png"}, "a.mp4"),
-    ],
-)
-def test_what_is_read_is_never_written_over(given: dict[str, str], out: str):
-    with pytest.raises(SettingsError, match=r"out=.* would replace .*a\..*, which .* reads: give another name"):
-        check_settings(RolloutSettings("run", out, **given))  # type: ignore[arg-type]
 
 
 def test_a_folder_is_no_prompt(tmp_path: Path):

@@ -21,7 +21,8 @@ from tests.worldmodel.tiny_run import TinyRun, tiny_run
 from worldmodel.errors import SettingsError
 from worldmodel.evaluation.films import decode_clips
 from worldmodel.rollouts.beginning import read_prompt
-from worldmodel.rollouts.imagination import check_settings, imagine_with
+from worldmodel.rollouts.checking import check_settings
+from worldmodel.rollouts.imagination import imagine_with
 from worldmodel.rollouts.piping import FRAMES_AT_ONCE, MOST_WAITING, pipe_frames
 from worldmodel.settings import RolloutSettings
 

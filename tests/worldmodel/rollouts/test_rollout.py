@@ -202,7 +202,7 @@ class CountingModel:
         number = number_of(codes)
         cache.first = number if cache.first is None else cache.first
         assert torch.equal(number, cache.first + cache.trunk.num_frames)
-        cache.trunk.num_frames += 1
+        cache.trunk.num_frames = int(cache.trunk.num_frames) + 1
         self.seen.append(float(number[0]))
         return torch.stack((cache.first, torch.full_like(number, cache.trunk.num_frames)), -1)[:, None].float()
 

@@ -1,0 +1,120 @@
+"""A whole frame as one call: compiled, or recorded as a CUDA graph, and repeated from where the last one stopped."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from worldmodel.model import ModelCache
+from worldmodel.rollouts.moment import FrameModel, Moment
+from worldmodel.settings import SamplingSettings
+from worldmodel.trunk import TrunkCache
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """How frames are repeated.
+
+    Attributes:
+        compiled: by code that torch.compile makes of a frame when the first is asked for.
+        recorded: as a CUDA graph, which records the second.
+    """
+
+    compiled: bool = False
+    recorded: bool = False
+
+
+class Repeated:
+    """Frames after a moment that is settled.
+
+    All memory is fixed: numbers are copied in, a frame is written over the one before it, and its codes are copied out.
+    """
+
+    def __init__(self, model: FrameModel, moment: Moment, sampling: SamplingSettings, how: Repeat) -> None:
+        """Takes over the slots of the moment's cache; nothing is computed yet."""
+        self.model, self.sampling, self.how = model, sampling, how
+        self.moment = fixed(moment)
+        self.numbers = torch.zeros(len(moment.codes), 1 + moment.codes.shape[1], device=moment.codes.device)
+        self.advance: Callable[[], None] = self._advance
+        if how.compiled:
+            # Python would start the kernels of a small model more slowly than a processor runs them.
+            on_cpu = moment.codes.device.type == "cpu"
+            self.advance = torch.compile(self._advance, fullgraph=True, dynamic=False, options={"cpp_wrapper": on_cpu})
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.num_frames = 0
+
+    def __call__(self, numbers: Float[Tensor, "rollout number"]) -> Int[Tensor, "rollout code"]:
+        """The next frame, as `Moment.imagine` would have it from these numbers."""
+        self.numbers.copy_(numbers)
+        if self.how.recorded and self.num_frames == 1:
+            self.graph = recorded(self.advance)
+        self.num_frames += 1
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.how.compiled and self.num_frames == 1:
+            with quietly():
+                self.advance()
+        else:
+            self.advance()
+        return self.moment.codes.clone()
+
+    def _advance(self) -> None:
+        """Writes the next moment over this one."""
+        now = branch_of(self.moment)
+        now.move_on(self.model, *now.imagine(self.model, self.sampling, self.numbers))
+        for old, new in zip(changing(self.moment), changing(now), strict=True):
+            old.copy_(new)
+
+
+def recorded(advance: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """What it would do, and has not done yet; other threads may go on, one of which decodes what was imagined."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        advance()
+    return graph
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Inside, torch.compile does not tell what is known: that it leaves complex numbers, and so rotations, as they are.
+
+    Made real they were no faster.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch._inductor.ir", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex", UserWarning)
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def fixed(moment: Moment) -> Moment:
+    """The same in memory of its own, but for the slots; the number of frames is a tensor."""
+    trunk, own = moment.cache.trunk, lambda x: x.clone(memory_format=torch.contiguous_format)
+    num_frames = torch.as_tensor(trunk.num_frames, device=moment.codes.device).clone()
+    latents = [own(latent) for latent in moment.cache.latents or []]
+    cache = ModelCache(TrunkCache(trunk.layers, num_frames, trunk.num_kept), latents)
+    return Moment(own(moment.codes), own(moment.has_sound), own(moment.state), cache)
+
+
+def branch_of(moment: Moment) -> Moment:
+    """One that can move on by itself, but for the slots."""
+    trunk = moment.cache.trunk
+    cache = ModelCache(TrunkCache(trunk.layers, trunk.num_frames, trunk.num_kept), moment.cache.latents)
+    return Moment(moment.codes, moment.has_sound, moment.state, cache)
+
+
+def changing(moment: Moment) -> Iterator[Tensor]:
+    """What is new in every moment, but for the slots."""
+    assert isinstance(moment.cache.trunk.num_frames, Tensor), "a number would be recorded as it is"
+    yield from (moment.codes, moment.state, moment.cache.trunk.num_frames, *(moment.cache.latents or []))
