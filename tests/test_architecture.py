@@ -31,6 +31,7 @@ RANKS = (
         "worldmodel.modules",
         "worldmodel.sight",
         "worldmodel.slots",
+        "worldmodel.light_weights",
         "worldmodel.devices",
         "worldmodel.tensors",
     ),

@@ -132,7 +132,7 @@ def rollout(arguments: list[str]) -> int:
 
     if settings.compile:
         # The bar stands still meanwhile.
-        print("code of a whole frame is made once the window is full: about a minute the first time", file=sys.stderr)
+        print("code of a whole frame is made once the window is full: a minute or two the first time", file=sys.stderr)
     print("\n".join(imagine(settings)), file=sys.stderr if settings.out == PIPE else sys.stdout)
     return 0
 

@@ -22,6 +22,7 @@ from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import DESCRIPTION, Codec, PictureCodec, copy_codec, load_codec
 from worldmodel.config import read_settings, write_settings
 from worldmodel.errors import CheckpointError, SettingsError
+from worldmodel.light_weights import Weights, lighten
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
 from worldmodel.settings import TrainSettings
@@ -189,8 +190,8 @@ def describe_run(settings: TrainSettings, picture: PictureCodec, sound: SoundVQ 
     return Description(settings=whole, identity=identity)
 
 
-def load_run(run: Path | str, device: str = "cpu") -> LoadedRun:
-    """The newest checkpoint of a run.
+def load_run(run: Path | str, device: str = "cpu", weights: Weights = "fp32") -> LoadedRun:
+    """The newest checkpoint of a run, with the matrices of its blocks in so many bits.
 
     Raises:
         CheckpointError: there is no run, no complete checkpoint, or its weights are of another model.
@@ -201,14 +202,15 @@ def load_run(run: Path | str, device: str = "cpu") -> LoadedRun:
     if not (run / SETTINGS).is_file():
         raise CheckpointError(f"{run} is not a run ({SETTINGS} is missing): give a folder that `worldmodel train` made")
     settings = read_settings(TrainSettings, run / SETTINGS)
-    weights, about = load_weights(run)
+    trained, about = load_weights(run)
     picture, sound = load_codecs(sorted((run / CODECS).glob("*")))
     objective = build_objective(settings, picture, sound)
     try:
-        objective.load_state_dict(weights)
+        objective.load_state_dict(trained)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"the weights in {run} are of another model than its {SETTINGS} ({reason})") from error
+    lighten(objective.blocks, weights)
     objective.eval().requires_grad_(False).to(device)
     picture.to(device)
     if sound is not None:

@@ -38,6 +38,16 @@ def test_a_run_is_loaded_as_it_was_trained(whole_run: WholeRun):
     assert run.model is run.objective.model
 
 
+def test_a_run_is_loaded_with_light_weights_in_its_blocks_alone(whole_run: WholeRun):
+    run, whole = load_run(whole_run.world, weights="int8"), load_run(whole_run.world)
+    matrices = [weight for block in run.objective.blocks for weight in block.parameters() if weight.ndim == 2]
+    assert {weight.dtype for weight in matrices} == {torch.int8}
+    assert not any(weight.requires_grad for weight in run.objective.parameters())
+    others = {name for name in whole.objective.state_dict() if ".blocks." not in name}
+    for name in others:
+        assert torch.equal(run.objective.state_dict()[name], whole.objective.state_dict()[name]), name
+
+
 def test_the_quantizers_of_a_loaded_run_are_those_of_its_codecs(whole_run: WholeRun):
     run = load_run(whole_run.world)
     assert run.sound is not None

@@ -1,36 +1,43 @@
 """Rollouts of one size on one device: frames per second, also seen and heard, many at once, and code by code."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streams.clip import to_uint8
 from streams.settings import ClipSettings
 from tools.bench.device_train import freed
 from tools.bench.elapsed import Contender, race_on, that_fit
 from tools.bench.race import Finding, Race
-from tools.bench.rollout import Roller, cached, heard, raster
+from tools.bench.rollout import cached, heard, raster
 from tools.bench.roofline import Peaks, cache_bytes, weight_bytes
 from tools.bench.settings import DeviceBenchSettings
 from tools.bench.trace import print_trace
+from tools.bench.train import compiler_there
 from tools.bench.untrained import build_world, quantizer_settings, settings_of
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
+from worldmodel.light_weights import Weights, lighten
 from worldmodel.model import WorldModel
 from worldmodel.rollouts.piping import FRAMES_AT_ONCE
+from worldmodel.rollouts.repeated import Repeat
 from worldmodel.rollouts.sound_blocks import SoundBlocks
 from worldmodel.settings import PictureCodecSettings, SoundCodecSettings
 from worldmodel.training.flops import counted
 
 PIXELS_PER_CODE = 16  # a side, of the finest codes
 OURS, SEEN, MANY, RASTER = "ours", "with pixels and sound", "many at once", "raster"
+PLAIN, RECORDED, COMPILED = "operation by operation", "CUDA graph", "compiled"
+SETTLED_FRAMES = 4  # after which frames are repeated
+Repeating = Callable[[WorldModel, Tensor, torch.Generator, Repeat | None], Iterator[Tensor]]
 RATES = {OURS: "latents", SEEN: "pixels and sound", MANY: "many"}
 
 
@@ -41,7 +48,6 @@ class Player:
     model: WorldModel
     picture: PictureVQ
     sound: SoundVQ
-    bf16: bool
 
     @property
     def device(self) -> torch.device:
@@ -62,21 +68,15 @@ def build_player(size: str, settings: DeviceBenchSettings, device: torch.device)
     picture = PictureVQ(PictureCodecSettings(quantizer=quantizer), clips).eval().to(device)
     sound = SoundVQ(SoundCodecSettings(), clips).eval().to(device)
     model = build_world(settings_of(size), picture.quantizer, sound.quantizer).to(device)
-    bf16 = settings.precision == "bf16"
-    if bf16:
-        lighten(model)
-    return Player(model, picture, sound, bf16)
+    lighten([*model.trunk.blocks, *model.decoder.blocks], chosen_weights(settings.weights, device))
+    return Player(model.eval(), picture, sound)
 
 
-def lighten(model: WorldModel) -> None:
-    """Puts the matrices that autocast would turn into bfloat16 for every product into it for good.
-
-    Readouts compute in fp32 whatever autocast says, and keep theirs.
-    """
-    for part in (model.embeddings, model.trunk, model.decoder.inputs, model.decoder.blocks):
-        for module in part.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                module.to(torch.bfloat16)
+def chosen_weights(weights: Literal["auto"] | Weights, device: torch.device) -> Weights:
+    """What is meant by auto."""
+    if weights == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return weights
 
 
 def prompt_for(model: WorldModel, batch: int, num_frames: int, device: torch.device) -> Tensor:
@@ -89,12 +89,12 @@ def prompt_for(model: WorldModel, batch: int, num_frames: int, device: torch.dev
     return torch.cat(scales, 2).to(device)
 
 
-def begin(roll: Roller, player: Player, batch: int, num_frames: int) -> Iterator[Tensor]:
+def begin(roll: Repeating, player: Player, batch: int, num_frames: int, how: Repeat | None = None) -> Iterator[Tensor]:
     """A rollout without an end; the first frame comes with the reading of the prompt."""
     prompt = prompt_for(player.model, batch, num_frames, player.device)
-    frames = roll(player.model, prompt, torch.Generator(player.device).manual_seed(0))
+    frames = roll(player.model, prompt, torch.Generator(player.device).manual_seed(0), how)
     while True:
-        with torch.autocast(player.device.type, torch.bfloat16, enabled=player.bf16), torch.inference_mode():
+        with torch.inference_mode():
             frame = next(frames)
         yield frame
 
@@ -134,36 +134,52 @@ def measure_rollouts(
 
 
 def measure_player(player: Player, size: str, settings: DeviceBenchSettings, peaks: Peaks) -> Iterator[Race | Finding]:
-    """Rollouts of all kinds in turns, from prompts that were read before."""
+    """Rollouts of all kinds in turns, from prompts that were read before; ours in the fastest of its ways."""
     device, horizon = player.device, settings.horizon
     single = partial(begin, cached, player, 1, settings.num_frames)
-    contenders = {
-        OURS: Contender(partial(imagine, single(), horizon), horizon),
-        SEEN: Contender(partial(watch, single(), player, SoundBlocks(player.sound), horizon), horizon),
-        RASTER: Contender(partial(imagine, begin(raster, player, 1, settings.num_frames), horizon), horizon),
-        MANY: Contender(
-            partial(imagine, begin(cached, player, settings.rollout_batch, settings.num_frames), horizon),
-            horizon * settings.rollout_batch,
-        ),
-    }
+    ways = ways_of(device, settings.compile)
+    contenders = {way: Contender(partial(imagine, single(how), horizon), horizon) for way, how in ways.items()}
     contenders, memory = that_fit(device, contenders, f"rollout, {size}")
-    if OURS not in contenders:
+    if not contenders:
         return
     costs = race_on(device, contenders, settings.rounds, 1)
-    forms = {MANY: f"{settings.rollout_batch} rollouts"}
+    way = min(costs, key=lambda name: statistics.median(costs[name]))
+    yield Race(f"ways of a rollout, {size}", size, "frames", {"ours": costs[way], **costs}, {"ours": way}, "second")
+    many = begin(cached, player, settings.rollout_batch, settings.num_frames, ways[way])
+    code_by_code = begin(raster, player, 1, settings.num_frames, ways.get(RECORDED))
+    others = {
+        SEEN: Contender(partial(watch, single(ways[way]), player, SoundBlocks(player.sound), horizon), horizon),
+        RASTER: Contender(partial(imagine, code_by_code, horizon), horizon),
+        MANY: Contender(partial(imagine, many, horizon), horizon * settings.rollout_batch),
+    }
+    others, further = that_fit(device, others, f"rollout, {size}")
+    costs = race_on(device, {OURS: contenders[way], **others}, settings.rounds, 1)
+    forms = {OURS: way, SEEN: way, MANY: f"{settings.rollout_batch} rollouts, {way}"}
     yield Race(f"device rollout, {size}", size, "frames", costs, forms, "second")
     for name, task in RATES.items():
         if name in costs:
-            yield rate_of(f"device: {task}, {size}", size, costs[name], forms.get(name, "one rollout"))
-    for name, num_bytes in memory.items():
+            yield rate_of(f"device: {task}, {size}", size, costs[name], forms[name])
+    for name, num_bytes in (memory | further).items():
         yield Finding("device: peak memory", size, name, num_bytes / 2**30, "GiB", "of a rollout")
     yield from floors_of(player, size, settings, statistics.median(costs[OURS]), peaks)
     if settings.trace:
-        frames = single()
-        next(frames)
+        frames = single(ways[way])
+        for _ in range(SETTLED_FRAMES):
+            next(frames)
         file = Path(settings.trace)
         file = file.with_name(f"{file.stem}_frame{file.suffix}")
         print_trace(lambda: next(frames), str(file), device, f"one imagined frame of ours, {size}")
+
+
+def ways_of(device: torch.device, compiled: bool) -> dict[str, Repeat | None]:
+    """How a rollout can go on there: operation by operation, as a CUDA graph, compiled."""
+    gpu = device.type == "cuda"
+    ways: dict[str, Repeat | None] = {PLAIN: None}
+    if gpu:
+        ways[RECORDED] = Repeat(recorded=True)
+    if compiled and compiler_there(device):
+        ways[COMPILED] = Repeat(compiled=True, recorded=gpu)
+    return ways
 
 
 def rate_of(task: str, size: str, costs: list[float], form: str) -> Finding:
@@ -200,8 +216,7 @@ def frame_bytes(player: Player, num_frames: int) -> tuple[int, int]:
     """
     model, cache = player.model, player.model.start()
     prompt = prompt_for(model, 1, num_frames, player.device)
-    with torch.autocast(player.device.type, torch.bfloat16, enabled=player.bf16):
-        model.read(prompt, heard(model, prompt), cache)
+    model.read(prompt, heard(model, prompt), cache)
     weights = weight_bytes(model.embeddings, model.trunk, model.decoder)
     further = (len(model.decoder.scales) - 1) * weight_bytes(model.decoder.blocks)
     window = model.trunk.window_frames

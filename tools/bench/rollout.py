@@ -1,6 +1,7 @@
 """Measures cached rollouts against uncached ones and a decode code by code, and whether a frame's cost stays flat."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,18 +12,22 @@ from torch import Tensor
 
 from tools.bench import machine, report
 from tools.bench.elapsed import forget_peak, peak_bytes
-from tools.bench.peers.decoding import Raster, Uncached
+from tools.bench.peers.decoding import RasterModel, Uncached
 from tools.bench.race import Finding, Race, Work, take_turns
 from tools.bench.settings import RolloutBenchSettings
 from tools.bench.streams import line_of, print_tables, write
 from tools.bench.trace import print_trace
+from tools.bench.train import compiler_there
 from tools.bench.untrained import build_model, random_codes
 from worldmodel.model import WorldModel
 from worldmodel.rollouts.next_frame import draw_numbers, imagine_frame
+from worldmodel.rollouts.repeated import Repeat
 from worldmodel.rollouts.rollout import roll_out, roll_out_anew
 from worldmodel.settings import SamplingSettings
 
 DRAWN = SamplingSettings(moved_scales=0)
+SAME_FRAMES = 8  # whose codes are compared
+PLAIN = "ours as it is"
 PART_FRAMES = 4  # between which contenders take turns
 Roller = Callable[[WorldModel, Tensor, torch.Generator], Iterator[Tensor]]
 
@@ -44,10 +49,15 @@ def run(settings: RolloutBenchSettings) -> None:
     for num_codes in settings.codes:
         model = build_model(num_codes, settings.dim, settings.depth, window_frames=settings.window_frames)
         findings += [same_codes(model, settings), *flatness(model, settings)]
-        races.append(race_of(model, settings))
-        if settings.trace and len(races) == 1:
+        found = [race_of(model, settings)]
+        if settings.trace and not races:
             trace_frame(model, settings)
-        print("\n".join(line_of(result) for result in (races[-1], *findings[-3:])), flush=True)
+        if settings.compile and compiler_there(torch.device("cpu")):
+            race, seconds = compiled_race(model, settings)
+            found.append(race)
+            findings.append(seconds)
+        races += found
+        print("\n".join(line_of(result) for result in (*found, *findings[-4:])), flush=True)
     described["load at the end"] = machine.load()
     verdicts = report.judge(races, findings)
     print_tables(races, findings, verdicts)
@@ -60,9 +70,11 @@ def heard(model: WorldModel, prompt: Tensor) -> Tensor:
     return torch.full((len(prompt),), len(model.decoder.quantizers) > 1, device=prompt.device)
 
 
-def cached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    """Ours."""
-    return roll_out(model, prompt, heard(model, prompt), DRAWN, generator)
+def cached(
+    model: WorldModel, prompt: Tensor, generator: torch.Generator, how: Repeat | None = None
+) -> Iterator[Tensor]:
+    """Ours; `how` frames are repeated, if they are."""
+    return roll_out(model, prompt, heard(model, prompt), DRAWN, generator, how=how)
 
 
 def states_anew(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
@@ -81,17 +93,11 @@ def uncached(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> I
         frames = torch.cat((frames, codes[:, None]), 1)
 
 
-@torch.no_grad()
-def raster(model: WorldModel, prompt: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
+def raster(
+    model: WorldModel, prompt: Tensor, generator: torch.Generator, how: Repeat | None = None
+) -> Iterator[Tensor]:
     """The trunk as ours, the decoder code by code."""
-    decoder, cache, codes = Raster(model.decoder), model.start(), prompt[:, -1]
-    has_sound = heard(model, prompt)
-    state = model.read(prompt, has_sound, cache)
-    while True:
-        numbers = draw_numbers(codes, generator)
-        codes = imagine_frame(decoder, state, codes, DRAWN, numbers)
-        yield codes
-        state = model.step(codes, has_sound, cache)
+    return roll_out(RasterModel(model), prompt, heard(model, prompt), DRAWN, generator, how=how)
 
 
 ROLLERS: dict[str, Roller] = {"ours": cached, "uncached": uncached, "states anew": states_anew, "raster": raster}
@@ -148,6 +154,30 @@ def flatness(model: WorldModel, settings: RolloutBenchSettings) -> list[Finding]
         Finding("rollout: flat cost", subject, "ours", ratio, "x", note),
         Finding("rollout: flat memory", subject, "ours", peaks["late"] / peaks["early"], "x", memory),
     ]
+
+
+def compiled_race(model: WorldModel, settings: RolloutBenchSettings) -> tuple[Race, Finding]:
+    """Two rollouts that go on in turns, one of them compiled; and what compiling took."""
+    rollers = {}
+    for name, how in (("ours", Repeat(compiled=True)), (PLAIN, None)):
+        prompt = random_codes(1, max(settings.context_frames, settings.window_frames), model.num_codes)
+        rollers[name] = cached(model, prompt, torch.Generator().manual_seed(0), how)
+    begun = time.perf_counter()
+    compiled = list(islice(rollers["ours"], SAME_FRAMES))
+    seconds = time.perf_counter() - begun
+    differ = sum(int((one != other).sum()) for one, other in zip(compiled, rollers[PLAIN], strict=False))
+
+    def work(name: str) -> Work:
+        for _ in range(0, settings.horizon, PART_FRAMES):
+            yield sum(1 for _ in islice(rollers[name], PART_FRAMES))
+
+    name = f"{model.num_codes} codes, going on"
+    costs = take_turns({roller: lambda _, roller=roller: work(roller) for roller in rollers}, settings.rounds)
+    note = f"elapsed, with {SAME_FRAMES} frames, of whose codes {differ} differ; less if code is there from earlier"
+    return (
+        Race(f"rollout going on: {model.num_codes} codes", name, "frames", costs, {"ours": "compiled"}),
+        Finding("rollout: compile time", f"{model.num_codes} codes", "ours", seconds, "s", note),
+    )
 
 
 def trace_frame(model: WorldModel, settings: RolloutBenchSettings) -> None:

@@ -123,6 +123,8 @@ class RolloutBenchSettings:
         context_frames: of the prompt.
         horizon: frames that are imagined.
         late_frame: whose cost and memory are compared with those of frame 10.
+        compile: a rollout that goes on is compared with one whose frames are compiled (worldmodel rollout --compile
+            true), where there is a compiler.
         folder: of the file of all numbers.
         output: file of all numbers (JSON); rollout_DATE.json in the folder above if empty.
         rounds: times that everything is measured; contenders take turns.
@@ -137,6 +139,7 @@ class RolloutBenchSettings:
     context_frames: int = 16
     horizon: int = 16
     late_frame: int = 1000
+    compile: bool = True
     folder: str = "~/.cache/worldmodel-bench"
     output: str = ""
     rounds: int = 5
@@ -159,11 +162,13 @@ class DeviceBenchSettings:
         horizon: frames that a rollout imagines in a round.
         steps: of training, of every contender in a round.
         rounds: times that everything is measured; contenders take turns.
-        precision: of matrix products; auto is bf16 on a GPU and fp32 elsewhere. In bf16 training has fp32 weights and
-            rollouts have the matrices of their blocks in bf16.
+        precision: of matrix products; auto is bf16 on a GPU and fp32 elsewhere. In bf16 training has fp32
+            weights.
         attention: of our training; auto is flex on a GPU and sdpa elsewhere. Rollouts, where a frame sees all that is
             kept, have sdpa; what ours is compared with has a dense mask.
-        compile: our training runs a second time as training.compile=true has it, where there is a compiler.
+        compile: our training runs a second time as training.compile=true has it, where there is a compiler, and a
+            rollout a second time with compiled frames.
+        weights: of rollouts, what the matrices of their blocks are kept in; auto is bf16 on a GPU and fp32 elsewhere.
         folder: of the file of all numbers.
         output: file of all numbers (JSON); device_DATE.json in the folder above if empty.
         trace: file of a Chrome trace of one training step of the first size, and, with _frame added to its name, of one
@@ -183,6 +188,7 @@ class DeviceBenchSettings:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     attention: Literal["auto", "sdpa", "dense", "flex", "xformers"] = "auto"
     compile: bool = True
+    weights: Literal["auto", "fp32", "bf16", "int8", "fp8"] = "auto"
     folder: str = "~/.cache/worldmodel-bench"
     output: str = ""
     trace: str = ""

@@ -66,7 +66,7 @@ def evaluate_run(settings: EvaluateSettings) -> bool:
         if getattr(settings, name) < least:
             raise SettingsError(f"{name}={getattr(settings, name)} is out of range: it must be {least} or more")
     torch.manual_seed(settings.seed)
-    run = load_run(settings.run, str(find_device(settings.device)))
+    run = load_run(settings.run, str(find_device(settings.device)), settings.weights)
     check_sampling(settings.sampling, len(run.model.decoder.slices))
     codecs = [codec for codec in (run.picture, run.sound) if codec is not None]
     source = run.settings if settings.cache is None else replace(run.settings, cache=settings.cache, videos=None)

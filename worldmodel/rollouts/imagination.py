@@ -36,7 +36,7 @@ def imagine(settings: RolloutSettings) -> list[str]:
     check_settings(settings)
     device = find_device(settings.device)
     check_repeat(settings, device)
-    return imagine_with(load_run(settings.run, str(device)), settings, device)
+    return imagine_with(load_run(settings.run, str(device), settings.weights), settings, device)
 
 
 def imagine_with(run: Run, settings: RolloutSettings, device: torch.device, progress: bool = True) -> list[str]:

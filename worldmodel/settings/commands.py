@@ -121,9 +121,11 @@ class RolloutSettings:
         num_rollouts: drawn side by side from one reading of the prompt.
         seed: of the draws; without one it is 0, and a rollout that is continued goes on drawing where it stopped.
         device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
-        compile: when the window is full, make code of a whole frame, and run that from then on. It is made in about a
-            minute and kept for later, in seconds then; on two cores frames come 1.4 to 2 times as fast.
+        compile: when the window is full, make code of a whole frame, and run that from then on. It is made in one
+            or two minutes and kept for later, in seconds then; on two cores frames come 1.4 to 2 times as fast.
         cuda_graph: when the window is full, record a frame as a CUDA graph, and repeat that; needs a GPU.
+        weights: what the matrices of the transformers' blocks are kept in: fp32 as they were trained; bf16 needs half
+            of the memory, int8 and fp8 a quarter, and all three compute in bfloat16.
         sampling: how codes are drawn.
     """
 
@@ -139,6 +141,7 @@ class RolloutSettings:
     device: str = "auto"
     compile: bool = False
     cuda_graph: bool = False
+    weights: Literal["fp32", "bf16", "int8", "fp8"] = "fp32"
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
 
@@ -155,6 +158,8 @@ class EvaluateSettings:
         seed: of the draws and of the bootstrap.
         sampling: how codes are drawn.
         device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
+        weights: what the matrices of the transformers' blocks are kept in, as for a rollout: fp32, bf16, int8 or fp8;
+            the table tells what is lost.
     """
 
     run: str
@@ -165,6 +170,7 @@ class EvaluateSettings:
     seed: int = 0
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     device: str = "auto"
+    weights: Literal["fp32", "bf16", "int8", "fp8"] = "fp32"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from itertools import islice
 import pytest
 import torch
 
+from tools.bench import device_rollout
 from tools.bench.device import resolved
 from tools.bench.device_rollout import (
     MANY,
@@ -12,17 +13,20 @@ from tools.bench.device_rollout import (
     SEEN,
     begin,
     build_player,
+    chosen_weights,
     frame_bytes,
     frame_flops,
     measure_rollouts,
     prompt_for,
     watch,
+    ways_of,
 )
 from tools.bench.race import Finding, Race
 from tools.bench.rollout import cached, raster
 from tools.bench.roofline import Peaks, weight_bytes
 from tools.bench.settings import DeviceBenchSettings
 from tools.bench.untrained import TINY
+from worldmodel.rollouts.repeated import Repeat
 from worldmodel.rollouts.sound_blocks import SoundBlocks
 
 CPU = torch.device("cpu")
@@ -34,7 +38,8 @@ BLOCK_WEIGHTS = 4 * 64 * 64 + 3 * 64 * 192 + 4 * 64
 
 def test_a_size_gives_rates_of_all_kinds_and_shares_of_the_floor():
     results = list(measure_rollouts(TINY, SETTINGS, CPU, Peaks(1e12, 1e9)))
-    [race] = [result for result in results if isinstance(result, Race)]
+    ways, race = (result for result in results if isinstance(result, Race))
+    assert set(ways.costs) == {"ours", "operation by operation"}
     assert set(race.costs) == {OURS, SEEN, RASTER, MANY}
     found = {result.task: result.value for result in results if isinstance(result, Finding)}
     assert found["device: latents, tiny"] == pytest.approx(race.per_second(OURS))
@@ -57,8 +62,25 @@ def test_a_frame_reads_the_bytes_of_a_count_by_hand():
     assert longest == (7 - 4) * 5 * 64 * 2 * 4  # a frame sees seven before it
 
 
+def test_a_gpu_repeats_frames_and_keeps_its_weights_in_bf16_unless_something_else_is_named():
+    gpu = torch.device("cuda")
+    assert ways_of(CPU, False) == {"operation by operation": None}
+    assert ways_of(gpu, False) == {"operation by operation": None, "CUDA graph": Repeat(recorded=True)}
+    assert [chosen_weights("auto", device) for device in (CPU, gpu)] == ["fp32", "bf16"]
+    assert chosen_weights("int8", gpu) == "int8"
+
+
+def test_a_compiled_rollout_is_one_of_the_ways(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "compile", lambda advance, **_: advance)
+    monkeypatch.setattr(device_rollout, "compiler_there", lambda device: True)
+    results = list(measure_rollouts(TINY, dataclasses.replace(SETTINGS, compile=True), CPU, Peaks(1e12, 1e9)))
+    ways = next(result for result in results if isinstance(result, Race))
+    assert set(ways.costs) == {"ours", "operation by operation", "compiled"}
+    assert ways.costs["ours"] == ways.costs[ways.forms["ours"]]
+
+
 def test_in_bf16_the_blocks_take_half_the_bytes_and_the_rollout_goes_on():
-    player = build_player(TINY, dataclasses.replace(SETTINGS, precision="bf16"), CPU)
+    player = build_player(TINY, dataclasses.replace(SETTINGS, weights="bf16"), CPU)
     assert weight_bytes(player.model.decoder.blocks) == 2 * BLOCK_WEIGHTS + 2 * 4 * 64  # norms stay in fp32
     for roll in (cached, raster):
         frames = list(islice(begin(roll, player, 2, 4), 3))

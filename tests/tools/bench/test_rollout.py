@@ -6,10 +6,20 @@ import pytest
 import torch
 
 from tools.bench.__main__ import main
-from tools.bench.rollout import ROLLERS
+from tools.bench.rollout import ROLLERS, compiled_race
+from tools.bench.settings import RolloutBenchSettings
 from tools.bench.untrained import build_model, random_codes
 
-TINY = ["--codes=[21]", "--dim=32", "--depth=1", "--context_frames=2", "--horizon=4", "--rounds=1", "--late_frame=12"]
+TINY = [
+    "--codes=[21]",
+    "--dim=32",
+    "--depth=1",
+    "--context_frames=2",
+    "--horizon=4",
+    "--rounds=1",
+    "--late_frame=12",
+    "--compile=false",
+]
 
 
 def test_a_run_prints_tables_and_writes_all_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -21,6 +31,16 @@ def test_a_run_prints_tables_and_writes_all_numbers(tmp_path: Path, capsys: pyte
     assert set(numbers["races"][0]["costs"]) == {"ours", "uncached", "states anew", "raster"}
     tasks = [finding["task"] for finding in numbers["findings"]]
     assert tasks == ["rollout: same codes", "rollout: flat cost", "rollout: flat memory"]
+
+
+@torch.inference_mode()
+def test_a_compiled_rollout_goes_on_beside_one_that_is_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "compile", lambda advance, **_: advance)
+    settings = RolloutBenchSettings(context_frames=2, horizon=4, rounds=2, window_frames=4)
+    race, seconds = compiled_race(build_model(21, 32, 1, window_frames=4), settings)
+    assert set(race.costs) == {"ours", "ours as it is"}
+    assert len(race.costs["ours"]) == 2
+    assert "of whose codes 0 differ" in seconds.note
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from torch import Tensor
 from worldmodel.attention import Attention
 from worldmodel.blocks import Block
 from worldmodel.decoder import DecoderCache, FrameDecoder
-from worldmodel.model import WorldModel
+from worldmodel.model import ModelCache, WorldModel
 
 
 class Uncached:
@@ -30,6 +30,18 @@ class Uncached:
             logits = decoder.step(state, previous, codes, inner)
         cache.num_scales += 1
         return logits
+
+
+class RasterModel:
+    """Ours with a decoder code by code. The trunk embeds every frame anew: that decoder keeps nothing for it."""
+
+    def __init__(self, model: WorldModel) -> None:
+        self.model, self.decoder = model, Raster(model.decoder)
+        self.states, self.start, self.read = model.states, model.start, model.read
+
+    def step(self, codes: Tensor, has_sound: Tensor, cache: ModelCache, decoded: DecoderCache | None = None) -> Tensor:
+        """State after one more frame."""
+        return self.model.step(codes, has_sound, cache)
 
 
 class Raster:
