@@ -1,5 +1,6 @@
 """Measures cached rollouts against uncached ones and a decode code by code, and whether a frame's cost stays flat."""
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,13 @@ from tools.bench import machine, report
 from tools.bench.elapsed import forget_peak, peak_bytes
 from tools.bench.peers.decoding import RasterModel, Uncached
 from tools.bench.race import Finding, Race, Work, take_turns
+from tools.bench.roofline import num_trained
 from tools.bench.settings import RolloutBenchSettings
 from tools.bench.streams import line_of, print_tables, write
 from tools.bench.trace import print_trace
 from tools.bench.train import compiler_there
 from tools.bench.untrained import build_model, random_codes
+from worldmodel.light_weights import lighten
 from worldmodel.model import WorldModel
 from worldmodel.rollouts.next_frame import draw_numbers, imagine_frame
 from worldmodel.rollouts.repeated import Repeat
@@ -52,10 +55,10 @@ def run(settings: RolloutBenchSettings) -> None:
         found = [race_of(model, settings)]
         if settings.trace and not races:
             trace_frame(model, settings)
-        if settings.compile and compiler_there(torch.device("cpu")):
-            race, seconds = compiled_race(model, settings)
+        if settings.compile or settings.weights:
+            race, further = going_on(model, settings)
             found.append(race)
-            findings.append(seconds)
+            findings += further
         races += found
         print("\n".join(line_of(result) for result in (*found, *findings[-4:])), flush=True)
     described["load at the end"] = machine.load()
@@ -156,28 +159,44 @@ def flatness(model: WorldModel, settings: RolloutBenchSettings) -> list[Finding]
     ]
 
 
-def compiled_race(model: WorldModel, settings: RolloutBenchSettings) -> tuple[Race, Finding]:
-    """Two rollouts that go on in turns, one of them compiled; and what compiling took."""
-    rollers = {}
-    for name, how in (("ours", Repeat(compiled=True)), (PLAIN, None)):
-        prompt = random_codes(1, max(settings.context_frames, settings.window_frames), model.num_codes)
-        rollers[name] = cached(model, prompt, torch.Generator().manual_seed(0), how)
-    begun = time.perf_counter()
-    compiled = list(islice(rollers["ours"], SAME_FRAMES))
-    seconds = time.perf_counter() - begun
-    differ = sum(int((one != other).sum()) for one, other in zip(compiled, rollers[PLAIN], strict=False))
+def going_on(model: WorldModel, settings: RolloutBenchSettings) -> tuple[Race, list[Finding]]:
+    """Rollouts with full windows that go on in turns: ours, compiled if that is asked for, and with light weights."""
+    compiled = settings.compile and compiler_there(torch.device("cpu"))
+    rollers = {"ours": begun(model, settings, Repeat(compiled=True) if compiled else None)}
+    findings = []
+    if compiled:
+        rollers[PLAIN] = begun(model, settings, None)
+        findings.append(compile_time(rollers, model))
+    for weights in settings.weights:
+        light = copy.deepcopy(model)
+        lighten([*light.trunk.blocks, *light.decoder.blocks], weights)
+        rollers[weights] = begun(light, settings, None)
 
     def work(name: str) -> Work:
         for _ in range(0, settings.horizon, PART_FRAMES):
             yield sum(1 for _ in islice(rollers[name], PART_FRAMES))
 
-    name = f"{model.num_codes} codes, going on"
-    costs = take_turns({roller: lambda _, roller=roller: work(roller) for roller in rollers}, settings.rounds)
+    for roller in rollers.values():
+        next(roller)  # with the reading of the prompt
+    costs = take_turns({name: lambda _, name=name: work(name) for name in rollers}, settings.rounds)
+    task, subject = f"rollout going on: {model.num_codes} codes", f"{num_trained(model) / 1e6:.1f}M parameters"
+    return Race(task, subject, "frames", costs, {"ours": "compiled" if compiled else PLAIN}), findings
+
+
+def begun(model: WorldModel, settings: RolloutBenchSettings, how: Repeat | None) -> Iterator[Tensor]:
+    """A rollout of a prompt that fills the window."""
+    prompt = random_codes(1, max(settings.context_frames, settings.window_frames), model.num_codes)
+    return cached(model, prompt, torch.Generator().manual_seed(0), how)
+
+
+def compile_time(rollers: dict[str, Iterator[Tensor]], model: WorldModel) -> Finding:
+    """What compiling took, and whether the compiled codes are those of the other."""
+    started = time.perf_counter()
+    frames = list(islice(rollers["ours"], SAME_FRAMES))
+    seconds = time.perf_counter() - started
+    differ = sum(int((one != other).sum()) for one, other in zip(frames, rollers[PLAIN], strict=False))
     note = f"elapsed, with {SAME_FRAMES} frames, of whose codes {differ} differ; less if code is there from earlier"
-    return (
-        Race(f"rollout going on: {model.num_codes} codes", name, "frames", costs, {"ours": "compiled"}),
-        Finding("rollout: compile time", f"{model.num_codes} codes", "ours", seconds, "s", note),
-    )
+    return Finding("rollout: compile time", f"{model.num_codes} codes", "ours", seconds, "s", note)
 
 
 def trace_frame(model: WorldModel, settings: RolloutBenchSettings) -> None:

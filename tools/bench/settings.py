@@ -125,6 +125,7 @@ class RolloutBenchSettings:
         late_frame: whose cost and memory are compared with those of frame 10.
         compile: a rollout that goes on is compared with one whose frames are compiled (worldmodel rollout --compile
             true), where there is a compiler.
+        weights: a rollout that goes on is compared with those that keep the matrices of their blocks in these kinds.
         folder: of the file of all numbers.
         output: file of all numbers (JSON); rollout_DATE.json in the folder above if empty.
         rounds: times that everything is measured; contenders take turns.
@@ -140,6 +141,7 @@ class RolloutBenchSettings:
     horizon: int = 16
     late_frame: int = 1000
     compile: bool = True
+    weights: list[Literal["bf16", "int8", "fp8"]] = field(default_factory=lambda: ["bf16", "int8", "fp8"])
     folder: str = "~/.cache/worldmodel-bench"
     output: str = ""
     rounds: int = 5

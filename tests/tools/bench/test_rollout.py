@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from tools.bench.__main__ import main
-from tools.bench.rollout import ROLLERS, compiled_race
+from tools.bench.rollout import ROLLERS, going_on
 from tools.bench.settings import RolloutBenchSettings
 from tools.bench.untrained import build_model, random_codes
 
@@ -34,13 +35,16 @@ def test_a_run_prints_tables_and_writes_all_numbers(tmp_path: Path, capsys: pyte
 
 
 @torch.inference_mode()
-def test_a_compiled_rollout_goes_on_beside_one_that_is_not(monkeypatch: pytest.MonkeyPatch):
+def test_a_compiled_rollout_and_light_ones_go_on_beside_one_that_is_neither(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "compile", lambda advance, **_: advance)
     settings = RolloutBenchSettings(context_frames=2, horizon=4, rounds=2, window_frames=4)
-    race, seconds = compiled_race(build_model(21, 32, 1, window_frames=4), settings)
-    assert set(race.costs) == {"ours", "ours as it is"}
+    race, [seconds] = going_on(build_model(21, 32, 1, window_frames=4), settings)
+    assert set(race.costs) == {"ours", "ours as it is", "bf16", "int8", "fp8"}
     assert len(race.costs["ours"]) == 2
+    assert race.forms == {"ours": "compiled"}
     assert "of whose codes 0 differ" in seconds.note
+    race, none = going_on(build_model(21, 32, 1, window_frames=4), replace(settings, compile=False, weights=["bf16"]))
+    assert (set(race.costs), race.forms, none) == ({"ours", "bf16"}, {"ours": "ours as it is"}, [])
 
 
 @torch.no_grad()
