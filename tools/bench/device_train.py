@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import torch
 
 from tools.bench.elapsed import Contender, race_on, that_fit
-from tools.bench.race import Finding, Race
+from tools.bench.race import Finding, Race, with_fastest
 from tools.bench.roofline import Peaks, num_trained, step_bytes
 from tools.bench.settings import DeviceBenchSettings
 from tools.bench.trace import print_trace
-from tools.bench.train import COMPILED, DENSE, EAGER, NO_HEADS, compiler_there, update, with_fastest
+from tools.bench.train import COMPILED, DENSE, EAGER, NO_HEADS, compiler_there, update
 from tools.bench.untrained import batch_of, build_world, quantizer_settings, random_codes, settings_of, step_flops
 from worldmodel.attention import Attention, Backend
 from worldmodel.cache.latents import CodeBatch
@@ -119,7 +119,7 @@ def measure_forms(
     if not {EAGER, COMPILED} & steps.keys():
         return
     apart = require_near(training, {name: forms[name] for name in steps}, settings.precision)
-    costs, fastest = with_fastest(race_on(device, steps, settings.rounds, settings.steps))
+    costs, fastest = with_fastest(race_on(device, steps, settings.rounds, settings.steps), (EAGER, COMPILED))
     note = f"{apart:.1e} of their length, the furthest of any form from the first"
     yield Finding("device: same states", size, "ours", apart, "of their length", note)
     yield Race(f"device train, {size}", size, "tokens", costs, {"ours": fastest}, "second")

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -175,3 +175,9 @@ def mean_ratio(races: list[Race], peer: str) -> Mean | None:
     worst = min(medians, key=lambda name: medians[name])
     value = float(np.exp(np.mean(np.log(list(medians.values())))))
     return Mean(value, float(low), float(high), medians[worst], worst)
+
+
+def with_fastest(costs: dict[str, list[float]], forms: Sequence[str]) -> tuple[dict[str, list[float]], str]:
+    """The costs with "ours", the fastest of our forms by the median round; and which one that is."""
+    best = min((name for name in forms if name in costs), key=lambda name: float(np.median(costs[name])))
+    return {"ours": costs[best], **costs}, best

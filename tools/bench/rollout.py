@@ -3,7 +3,8 @@
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from torch import Tensor
 from tools.bench import machine, report
 from tools.bench.elapsed import forget_peak, peak_bytes
 from tools.bench.peers.decoding import RasterModel, Uncached
-from tools.bench.race import Finding, Race, Work, take_turns
+from tools.bench.race import Finding, Race, Work, take_turns, with_fastest
 from tools.bench.roofline import num_trained
 from tools.bench.settings import RolloutBenchSettings
 from tools.bench.streams import line_of, print_tables, write
 from tools.bench.trace import print_trace
 from tools.bench.train import compiler_there
 from tools.bench.untrained import build_model, random_codes
-from worldmodel.light_weights import lighten
+from worldmodel.light_weights import Weights, lighten
 from worldmodel.model import WorldModel
 from worldmodel.rollouts.next_frame import draw_numbers, imagine_frame
 from worldmodel.rollouts.repeated import Repeat
@@ -30,7 +31,7 @@ from worldmodel.settings import SamplingSettings
 
 DRAWN = SamplingSettings(moved_scales=0)
 SAME_FRAMES = 8  # whose codes are compared
-PLAIN = "ours as it is"
+PLAIN, COMPILED = "ours as it is", "ours compiled"
 PART_FRAMES = 4  # between which contenders take turns
 Roller = Callable[[WorldModel, Tensor, torch.Generator], Iterator[Tensor]]
 
@@ -52,15 +53,14 @@ def run(settings: RolloutBenchSettings) -> None:
     for num_codes in settings.codes:
         model = build_model(num_codes, settings.dim, settings.depth, window_frames=settings.window_frames)
         findings += [same_codes(model, settings), *flatness(model, settings)]
-        found = [race_of(model, settings)]
         if settings.trace and not races:
             trace_frame(model, settings)
-        if settings.compile or settings.weights:
-            race, further = going_on(model, settings)
-            found.append(race)
-            findings += further
-        races += found
-        print("\n".join(line_of(result) for result in (*found, *findings[-4:])), flush=True)
+        rollers = dict(ROLLERS)
+        if settings.compile and compiler_there(torch.device("cpu")):
+            rollers[COMPILED] = partial(cached, how=Repeat(compiled=True))
+            findings.append(compile_time(rollers[COMPILED], model, settings))
+        races.append(race_of(model, rollers, settings))
+        print("\n".join(line_of(result) for result in (races[-1], *findings[-4:])), flush=True)
     described["load at the end"] = machine.load()
     verdicts = report.judge(races, findings)
     print_tables(races, findings, verdicts)
@@ -103,34 +103,59 @@ def raster(
     return roll_out(RasterModel(model), prompt, heard(model, prompt), DRAWN, generator, how=how)
 
 
-ROLLERS: dict[str, Roller] = {"ours": cached, "uncached": uncached, "states anew": states_anew, "raster": raster}
+ROLLERS: dict[str, Roller] = {PLAIN: cached, "uncached": uncached, "states anew": states_anew, "raster": raster}
 
 
 def same_codes(model: WorldModel, settings: RolloutBenchSettings) -> Finding:
     """Whoever imagines something else is not in the race; a decode code by code has no bidirectional scales."""
     results = {}
-    for name in ("ours", "uncached", "states anew"):
+    for name in (PLAIN, "uncached", "states anew"):
         prompt = random_codes(1, settings.context_frames, model.num_codes)
         frames = ROLLERS[name](model, prompt, torch.Generator().manual_seed(0))
         results[name] = torch.stack(list(islice(frames, 4)), 1)
     for name, codes in results.items():
-        assert torch.equal(codes, results["ours"]), f"{name} imagines other codes"
+        assert torch.equal(codes, results[PLAIN]), f"{name} imagines other codes"
     note = "codes of 4 frames with the same seed that differ from the uncached ones"
     return Finding("rollout: same codes", f"{model.num_codes} codes", "ours", 0, "codes", note)
 
 
-def race_of(model: WorldModel, settings: RolloutBenchSettings) -> Race:
+def race_of(model: WorldModel, rollers: Mapping[str, Roller], settings: RolloutBenchSettings) -> Race:
     """Rollouts of the same length from the same prompt; reading the prompt is a part of them."""
 
-    def work(roll: Roller) -> Work:
+    def work(roll: Roller, model: WorldModel) -> Work:
         prompt = random_codes(1, settings.context_frames, model.num_codes)
         frames = roll(model, prompt, torch.Generator().manual_seed(0))
         for _ in range(0, settings.horizon, PART_FRAMES):
             yield sum(1 for _ in islice(frames, PART_FRAMES))
 
-    runners = {name: lambda _, roll=roll: work(roll) for name, roll in ROLLERS.items()}
-    name = f"{model.num_codes} codes, {settings.context_frames} + {settings.horizon} frames"
-    return Race(f"rollout: {model.num_codes} codes", name, "frames", take_turns(runners, settings.rounds))
+    contenders = {name: (roll, model) for name, roll in rollers.items()}
+    contenders |= {weights: (cached, lightened(model, weights)) for weights in settings.weights}
+    runners = {name: lambda _, given=given: work(*given) for name, given in contenders.items()}
+    costs, form = with_fastest(take_turns(runners, settings.rounds), (PLAIN, COMPILED))
+    name = f"{settings.context_frames} + {settings.horizon} frames, {num_trained(model) / 1e6:.1f}M parameters"
+    return Race(f"rollout: {model.num_codes} codes", name, "frames", costs, {"ours": form})
+
+
+def lightened(model: WorldModel, weights: Weights) -> WorldModel:
+    """A copy with light weights."""
+    light = copy.deepcopy(model)
+    lighten([*light.trunk.blocks, *light.decoder.blocks], weights)
+    return light
+
+
+def compile_time(roll: Roller, model: WorldModel, settings: RolloutBenchSettings) -> Finding:
+    """What compiling takes, and whether compiled frames have the codes of the others."""
+    length = settings.window_frames + SAME_FRAMES
+    one, other = (
+        by(model, random_codes(1, settings.context_frames, model.num_codes), torch.Generator().manual_seed(0))
+        for by in (roll, cached)
+    )
+    begun = time.perf_counter()
+    frames = list(islice(one, length))
+    seconds = time.perf_counter() - begun
+    differ = sum(int((frame != codes).sum()) for frame, codes in zip(frames, other, strict=False))
+    note = f"elapsed, with {length} frames, of whose codes {differ} differ; less if code is there from earlier"
+    return Finding("rollout: compile time", f"{model.num_codes} codes", COMPILED, seconds, "s", note)
 
 
 def flatness(model: WorldModel, settings: RolloutBenchSettings) -> list[Finding]:
@@ -157,46 +182,6 @@ def flatness(model: WorldModel, settings: RolloutBenchSettings) -> list[Finding]
         Finding("rollout: flat cost", subject, "ours", ratio, "x", note),
         Finding("rollout: flat memory", subject, "ours", peaks["late"] / peaks["early"], "x", memory),
     ]
-
-
-def going_on(model: WorldModel, settings: RolloutBenchSettings) -> tuple[Race, list[Finding]]:
-    """Rollouts with full windows that go on in turns: ours, compiled if that is asked for, and with light weights."""
-    compiled = settings.compile and compiler_there(torch.device("cpu"))
-    rollers = {"ours": begun(model, settings, Repeat(compiled=True) if compiled else None)}
-    findings = []
-    if compiled:
-        rollers[PLAIN] = begun(model, settings, None)
-        findings.append(compile_time(rollers, model))
-    for weights in settings.weights:
-        light = copy.deepcopy(model)
-        lighten([*light.trunk.blocks, *light.decoder.blocks], weights)
-        rollers[weights] = begun(light, settings, None)
-
-    def work(name: str) -> Work:
-        for _ in range(0, settings.horizon, PART_FRAMES):
-            yield sum(1 for _ in islice(rollers[name], PART_FRAMES))
-
-    for roller in rollers.values():
-        next(roller)  # with the reading of the prompt
-    costs = take_turns({name: lambda _, name=name: work(name) for name in rollers}, settings.rounds)
-    task, subject = f"rollout going on: {model.num_codes} codes", f"{num_trained(model) / 1e6:.1f}M parameters"
-    return Race(task, subject, "frames", costs, {"ours": "compiled" if compiled else PLAIN}), findings
-
-
-def begun(model: WorldModel, settings: RolloutBenchSettings, how: Repeat | None) -> Iterator[Tensor]:
-    """A rollout of a prompt that fills the window."""
-    prompt = random_codes(1, max(settings.context_frames, settings.window_frames), model.num_codes)
-    return cached(model, prompt, torch.Generator().manual_seed(0), how)
-
-
-def compile_time(rollers: dict[str, Iterator[Tensor]], model: WorldModel) -> Finding:
-    """What compiling took, and whether the compiled codes are those of the other."""
-    started = time.perf_counter()
-    frames = list(islice(rollers["ours"], SAME_FRAMES))
-    seconds = time.perf_counter() - started
-    differ = sum(int((one != other).sum()) for one, other in zip(frames, rollers[PLAIN], strict=False))
-    note = f"elapsed, with {SAME_FRAMES} frames, of whose codes {differ} differ; less if code is there from earlier"
-    return Finding("rollout: compile time", f"{model.num_codes} codes", "ours", seconds, "s", note)
 
 
 def trace_frame(model: WorldModel, settings: RolloutBenchSettings) -> None:

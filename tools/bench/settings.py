@@ -123,9 +123,9 @@ class RolloutBenchSettings:
         context_frames: of the prompt.
         horizon: frames that are imagined.
         late_frame: whose cost and memory are compared with those of frame 10.
-        compile: a rollout that goes on is compared with one whose frames are compiled (worldmodel rollout --compile
-            true), where there is a compiler.
-        weights: a rollout that goes on is compared with those that keep the matrices of their blocks in these kinds.
+        compile: ours runs a second time with compiled frames (worldmodel rollout --compile true), where there is a
+            compiler.
+        weights: ours runs again with the matrices of the blocks kept in each of these kinds.
         folder: of the file of all numbers.
         output: file of all numbers (JSON); rollout_DATE.json in the folder above if empty.
         rounds: times that everything is measured; contenders take turns.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tools.bench import machine, report
-from tools.bench.race import Finding, Race, take_turns
+from tools.bench.race import Finding, Race, take_turns, with_fastest
 from tools.bench.settings import TrainBenchSettings
 from tools.bench.streams import line_of, print_tables, write
 from tools.bench.trace import print_trace
@@ -93,7 +93,7 @@ def measure(num_codes: int, patch: int, settings: TrainBenchSettings) -> tuple[R
     for step in steps.values():
         step()  # to warm up
     runners = {name: lambda _, step=step: repeated(step, units, settings.steps) for name, step in steps.items()}
-    costs, form = with_fastest(take_turns(runners, settings.rounds))
+    costs, form = with_fastest(take_turns(runners, settings.rounds), (EAGER, COMPILED))
     if settings.trace:
         print_trace(steps[form], settings.trace, torch.device("cpu"), f"one step of {form}, {name}")
     task = "train in bf16" if settings.bf16 else "train"
@@ -171,13 +171,6 @@ def require_same_gradients(eager: WorldObjective, compiled: WorldObjective, batc
         apart = max(apart, float(difference))
     assert apart <= NEAR_GRADIENTS, f"the gradients differ by {apart:g}"
     return apart
-
-
-def with_fastest(costs: dict[str, list[float]]) -> tuple[dict[str, list[float]], str]:
-    """The costs with "ours", the faster of our forms by the median round; and which one that is."""
-    forms = [name for name in (EAGER, COMPILED) if name in costs]
-    best = min(forms, key=lambda name: float(np.median(costs[name])))
-    return {"ours": costs[best], **costs}, best
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -40,11 +41,7 @@ class Repeated:
         self.model, self.sampling, self.how = model, sampling, how
         self.moment = fixed(moment)
         self.numbers = torch.zeros(len(moment.codes), 1 + moment.codes.shape[1], device=moment.codes.device)
-        self.advance: Callable[[], None] = self._advance
-        if how.compiled:
-            # Python would start the kernels of a small model more slowly than a processor runs them.
-            on_cpu = moment.codes.device.type == "cpu"
-            self.advance = torch.compile(self._advance, fullgraph=True, dynamic=False, options={"cpp_wrapper": on_cpu})
+        self.by = compiled_advance(moment.codes.device.type == "cpu") if how.compiled else advance
         self.graph: torch.cuda.CUDAGraph | None = None
         self.num_frames = 0
 
@@ -52,30 +49,41 @@ class Repeated:
         """The next frame, as `Moment.imagine` would have it from these numbers."""
         self.numbers.copy_(numbers)
         if self.how.recorded and self.num_frames == 1:
-            self.graph = recorded(self.advance)
+            self.graph = recorded(self._advance)
         self.num_frames += 1
         if self.graph is not None:
             self.graph.replay()
         elif self.how.compiled and self.num_frames == 1:
             with quietly():
-                self.advance()
+                self._advance()
         else:
-            self.advance()
+            self._advance()
         return self.moment.codes.clone()
 
     def _advance(self) -> None:
-        """Writes the next moment over this one."""
-        now = branch_of(self.moment)
-        now.move_on(self.model, *now.imagine(self.model, self.sampling, self.numbers))
-        for old, new in zip(changing(self.moment), changing(now), strict=True):
-            old.copy_(new)
+        self.by(self.model, self.moment, self.sampling, self.numbers)
 
 
-def recorded(advance: Callable[[], None]) -> torch.cuda.CUDAGraph:
+def advance(model: FrameModel, moment: Moment, sampling: SamplingSettings, numbers: Tensor) -> None:
+    """Writes the next moment over this one."""
+    now = branch_of(moment)
+    now.move_on(model, *now.imagine(model, sampling, numbers))
+    for old, new in zip(changing(moment), changing(now), strict=True):
+        old.copy_(new)
+
+
+@lru_cache(maxsize=2)
+def compiled_advance(on_cpu: bool) -> Callable[[FrameModel, Moment, SamplingSettings, Tensor], None]:
+    """`advance` as code that is made once for all rollouts of a model, of so many clips and drawn in one way."""
+    # Python would start the kernels of a small model more slowly than a processor runs them.
+    return torch.compile(advance, fullgraph=True, dynamic=False, options={"cpp_wrapper": on_cpu})
+
+
+def recorded(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
     """What it would do, and has not done yet; other threads may go on, one of which decodes what was imagined."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        advance()
+        step()
     return graph
 
 

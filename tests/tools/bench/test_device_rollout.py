@@ -26,6 +26,7 @@ from tools.bench.rollout import cached, raster
 from tools.bench.roofline import Peaks, weight_bytes
 from tools.bench.settings import DeviceBenchSettings
 from tools.bench.untrained import TINY
+from worldmodel.rollouts import repeated
 from worldmodel.rollouts.repeated import Repeat
 from worldmodel.rollouts.sound_blocks import SoundBlocks
 
@@ -71,7 +72,7 @@ def test_a_gpu_repeats_frames_and_keeps_its_weights_in_bf16_unless_something_els
 
 
 def test_a_compiled_rollout_is_one_of_the_ways(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch, "compile", lambda advance, **_: advance)
+    monkeypatch.setattr(repeated, "compiled_advance", lambda on_cpu: repeated.advance)
     monkeypatch.setattr(device_rollout, "compiler_there", lambda device: True)
     results = list(measure_rollouts(TINY, dataclasses.replace(SETTINGS, compile=True), CPU, Peaks(1e12, 1e9)))
     ways = next(result for result in results if isinstance(result, Race))

@@ -4,7 +4,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from tools.bench.race import Part, Race, Work, cpu_seconds, fastest, mean_ratio, take_turns
+from tools.bench.race import Part, Race, Work, cpu_seconds, fastest, mean_ratio, take_turns, with_fastest
 
 
 def burn(seconds: float) -> None:
@@ -117,3 +117,11 @@ def test_ratios_are_paired_by_round():
 
 def test_without_the_peer_there_is_no_mean():
     assert mean_ratio([Race("t", "a", "frames", {"ours": [1.0]})], "peer") is None
+
+
+def test_ours_is_the_fastest_of_our_forms_and_is_named():
+    costs = {"eager": [2.0, 9.0, 2.0], "compiled": [1.0, 1.0, 9.0], "peer": [0.5, 0.5, 0.5]}
+    forms = ("eager", "compiled")
+    assert with_fastest(costs, forms) == ({"ours": costs["compiled"], **costs}, "compiled")
+    del costs["compiled"]
+    assert with_fastest(costs, forms) == ({"ours": costs["eager"], **costs}, "eager")

@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from tools.bench.__main__ import main
-from tools.bench.rollout import ROLLERS, going_on
+from tools.bench.rollout import COMPILED, PLAIN, ROLLERS, cached, compile_time, race_of
 from tools.bench.settings import RolloutBenchSettings
 from tools.bench.untrained import build_model, random_codes
+from worldmodel.rollouts import repeated
+from worldmodel.rollouts.repeated import Repeat
 
 TINY = [
     "--codes=[21]",
@@ -26,25 +28,29 @@ TINY = [
 def test_a_run_prints_tables_and_writes_all_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["rollout", *TINY, f"--folder={tmp_path}", f"--output={tmp_path / 'numbers.json'}"]) == 0
     printed = capsys.readouterr().out
-    for name in ("processor:", "rollout / cached decode code by code", "cost of frame 1000 / frame 10", "numbers.json"):
+    for name in (
+        "processor:",
+        "eager or compiled / cached decode",
+        "cost of frame 1000 / frame 10",
+        "numbers.json",
+    ):
         assert name in printed
     numbers = json.loads((tmp_path / "numbers.json").read_text(encoding="utf-8"))
-    assert set(numbers["races"][0]["costs"]) == {"ours", "uncached", "states anew", "raster"}
+    assert set(numbers["races"][0]["costs"]) == {"ours", *ROLLERS, "bf16", "int8", "fp8"}
     tasks = [finding["task"] for finding in numbers["findings"]]
     assert tasks == ["rollout: same codes", "rollout: flat cost", "rollout: flat memory"]
 
 
 @torch.inference_mode()
-def test_a_compiled_rollout_and_light_ones_go_on_beside_one_that_is_neither(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch, "compile", lambda advance, **_: advance)
+def test_compiled_frames_and_light_weights_are_in_the_race(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(repeated, "compiled_advance", lambda on_cpu: repeated.advance)
     settings = RolloutBenchSettings(context_frames=2, horizon=4, rounds=2, window_frames=4)
-    race, [seconds] = going_on(build_model(21, 32, 1, window_frames=4), settings)
-    assert set(race.costs) == {"ours", "ours as it is", "bf16", "int8", "fp8"}
-    assert len(race.costs["ours"]) == 2
-    assert race.forms == {"ours": "compiled"}
-    assert "of whose codes 0 differ" in seconds.note
-    race, none = going_on(build_model(21, 32, 1, window_frames=4), replace(settings, compile=False, weights=["bf16"]))
-    assert (set(race.costs), race.forms, none) == ({"ours", "bf16"}, {"ours": "ours as it is"}, [])
+    model, compiled = build_model(21, 32, 1, window_frames=4), partial(cached, how=Repeat(compiled=True))
+    assert "with 12 frames, of whose codes 0 differ" in compile_time(compiled, model, settings).note
+    race = race_of(model, {PLAIN: cached, COMPILED: compiled}, settings)
+    assert set(race.costs) == {"ours", PLAIN, COMPILED, "bf16", "int8", "fp8"}
+    assert race.costs["ours"] == race.costs[race.forms["ours"]]
+    assert race.forms["ours"] in (PLAIN, COMPILED)
 
 
 @torch.no_grad()
@@ -54,6 +60,6 @@ def test_all_but_the_decode_code_by_code_imagine_the_same():
         name: torch.stack(list(islice(roll(model, prompt, torch.Generator().manual_seed(1)), 5)), 1)
         for name, roll in ROLLERS.items()
     }
-    assert torch.equal(frames["ours"], frames["uncached"])
-    assert torch.equal(frames["ours"], frames["states anew"])
-    assert frames["raster"].shape == frames["ours"].shape
+    assert torch.equal(frames[PLAIN], frames["uncached"])
+    assert torch.equal(frames[PLAIN], frames["states anew"])
+    assert frames["raster"].shape == frames[PLAIN].shape

@@ -9,12 +9,10 @@ from tools.bench import train
 from tools.bench.__main__ import main
 from tools.bench.train import (
     COMPILED,
-    EAGER,
     NO_HEADS,
     require_same,
     require_same_gradients,
     training_step,
-    with_fastest,
 )
 from tools.bench.untrained import batch_of, build_model, random_codes, with_attention
 from worldmodel.errors import SettingsError
@@ -77,13 +75,6 @@ def test_a_model_that_learns_something_else_is_not_in_the_race():
     assert require_same_gradients(ours, same, batch) == 0
     with pytest.raises(AssertionError, match="the gradients differ by"):
         require_same_gradients(ours, other, batch)
-
-
-def test_ours_is_the_faster_of_our_forms_and_is_named():
-    costs = {EAGER: [2.0, 9.0, 2.0], COMPILED: [1.0, 1.0, 9.0], "dense mask": [0.5, 0.5, 0.5]}
-    assert with_fastest(costs) == ({"ours": costs[COMPILED], **costs}, COMPILED)
-    del costs[COMPILED]
-    assert with_fastest(costs) == ({"ours": costs[EAGER], **costs}, EAGER)
 
 
 def test_without_a_compiler_ours_runs_as_it_is(
