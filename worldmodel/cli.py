@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -123,6 +124,8 @@ def train(arguments: list[str]) -> int:
 
 def rollout(arguments: list[str]) -> int:
     """Imagine how a video goes on."""
+    # A job that is told to end keeps what it has imagined, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     from worldmodel.config import parse
     from worldmodel.settings import RolloutSettings
 

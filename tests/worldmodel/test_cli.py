@@ -129,6 +129,14 @@ def test_rollout_takes_the_run_as_its_first_word_and_short_names(given: Given, c
     assert given.pop()[0].sampling.temperature == [1.0, 0.5]
 
 
+def test_a_rollout_that_is_told_to_end_ends_as_at_ctrl_c(
+    given: Given, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    answer(monkeypatch, "worldmodel.rollouts.imagination", "imagine", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["rollout", "r", "--out", "o.mp4"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
 def test_evaluate_says_by_its_status_whether_all_was_passed(given: Given, monkeypatch: pytest.MonkeyPatch):
     assert main(["evaluate", "r", "--num_clips", "4"]) == 0
     assert given.pop() == (EvaluateSettings("r", num_clips=4),)
