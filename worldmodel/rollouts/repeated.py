@@ -16,6 +16,9 @@ from worldmodel.rollouts.moment import FrameModel, Moment
 from worldmodel.settings import SamplingSettings
 from worldmodel.trunk import TrunkCache
 
+# Models, numbers of clips and ways to draw that one process may compile frames for; torch's 8 are soon reached.
+MOST_FORMS = 64
+
 
 @dataclass(frozen=True)
 class Repeat:
@@ -54,7 +57,7 @@ class Repeated:
         if self.graph is not None:
             self.graph.replay()
         elif self.how.compiled and self.num_frames == 1:
-            with quietly():
+            with quietly(), torch._dynamo.config.patch(recompile_limit=MOST_FORMS):
                 self._advance()
         else:
             self._advance()
