@@ -33,6 +33,7 @@ RANKS = (
         "worldmodel.slots",
         "worldmodel.light_weights",
         "worldmodel.devices",
+        "worldmodel.compiler",
         "worldmodel.tensors",
     ),
     ("worldmodel.cut_attention", "worldmodel.frame_group"),

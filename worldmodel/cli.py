@@ -133,9 +133,6 @@ def rollout(arguments: list[str]) -> int:
     from worldmodel.rollouts.checking import PIPE
     from worldmodel.rollouts.imagination import imagine
 
-    if settings.compile:
-        # The bar stands still meanwhile.
-        print("code of a whole frame is made once the window is full: a minute or two the first time", file=sys.stderr)
     print("\n".join(imagine(settings)), file=sys.stderr if settings.out == PIPE else sys.stdout)
     return 0
 

@@ -31,12 +31,13 @@ class LightLinear(nn.Linear):
         if weights in KINDS:
             kind, largest = KINDS[weights]
             row = linear.weight.detach().float()
-            scale = (row.abs().amax(1) / largest).clamp(min=torch.finfo(torch.float32).tiny)
-            kept = row / scale[:, None]
+            # Rounded up, so that no weight is larger than the largest number.
+            scale = ((1 + 2**-8) * row.abs().amax(1) / largest).clamp(min=torch.finfo(torch.float32).tiny).bfloat16()
+            kept = row / scale.float()[:, None]
             kept = (kept.round() if kind == torch.int8 else kept).to(kind)
         self.weight = nn.Parameter(kept, requires_grad=False)
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().bfloat16(), requires_grad=False)
-        self.scale = None if scale is None else nn.Parameter(scale.bfloat16(), requires_grad=False)
+        self.scale = None if scale is None else nn.Parameter(scale, requires_grad=False)
 
     def forward(self, x: Float[Tensor, "*item input"]) -> Float[Tensor, "*item output"]:
         """In bfloat16."""

@@ -8,8 +8,8 @@ from worldmodel.model import WorldModel
 
 LIGHT: list[Weights] = ["bf16", "int8", "fp8"]
 # How far a weight may be from what it was, in units of the largest of its row: half of the last bit, which fp8 (3 bits
-# behind the point) and bfloat16 (7) count from the weight itself, and a bfloat16 scale.
-NEAR: dict[Weights, float] = {"bf16": 2**-8, "int8": 0.5 / 127 + 2**-8, "fp8": 2**-4 + 2**-8}
+# behind the point) and bfloat16 (7) count from the weight itself.
+NEAR: dict[Weights, float] = {"bf16": 2**-8, "int8": 0.51 / 127, "fp8": 2**-4}
 
 
 def layer(bias: bool) -> nn.Linear:

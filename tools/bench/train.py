@@ -29,11 +29,11 @@ from tools.bench.untrained import (
     with_attention,
 )
 from worldmodel.cache.latents import CodeBatch
+from worldmodel.compiler import require_compiler
 from worldmodel.errors import SettingsError
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
 from worldmodel.settings import HeadSettings
-from worldmodel.training.compiling import require_compiler
 
 NEAR = 1e-5  # how far the two attentions may be apart, of values near 1
 NEAR_GRADIENTS = 1e-3  # how far gradients may be apart, of the largest entry of a tensor

@@ -56,6 +56,8 @@ class Comparison:
 def evaluate_run(settings: EvaluateSettings) -> bool:
     """Measure, print the table, and write evaluation.json, .csv and .png into the run's folder.
 
+    Of light weights the files are named after them, as evaluation_int8.json, and those of the run as it is are kept.
+
     Returns:
         Whether all that is required was passed.
 
@@ -74,9 +76,10 @@ def evaluate_run(settings: EvaluateSettings) -> bool:
         require_codec(cache.path, {codec.kind: str(codec.fingerprint) for codec in codecs})
         comparisons = measure_rollouts(run, cache, settings)
         comparisons += measure_codes(run, cache, settings)
-    print(f"{settings.run}, step {run.step}, on videos held out of its training:")
+    weights = "" if settings.weights == "fp32" else f", weights in {settings.weights}"
+    print(f"{settings.run}, step {run.step}{weights}, on videos held out of its training:")
     print("\n".join(table(comparisons)))
-    out = Path(settings.run) / "evaluation.json"
+    out = outputs_of(settings).with_suffix(".json")
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps([asdict(comparison) for comparison in comparisons], indent=2), encoding="utf-8")
     partial.replace(out)
@@ -102,10 +105,9 @@ def measure_rollouts(run: LoadedRun, cache: LatentCache, settings: EvaluateSetti
     source = heldout_videos(run, cache, settings.context_frames + settings.horizon)
     horizons = measure_horizons(run, source, settings, next(run.objective.parameters()).device)
     source.close()
-    plot_horizons(
-        horizons.psnr, horizons.divergence, run.picture.clips.frames_per_second, Path(settings.run) / "evaluation.png"
-    )
-    horizons.write(Path(settings.run) / "evaluation.csv")
+    out = outputs_of(settings)
+    plot_horizons(horizons.psnr, horizons.divergence, run.picture.clips.frames_per_second, out.with_suffix(".png"))
+    horizons.write(out.with_suffix(".csv"))
     shown = [horizon for horizon in HORIZONS if horizon <= settings.horizon]
     print("\n".join([*horizons.left_out, *horizons.drift_lines(shown)]))
     return [
@@ -118,6 +120,11 @@ def measure_rollouts(run: LoadedRun, cache: LatentCache, settings: EvaluateSetti
         )
         for horizon in shown
     ]
+
+
+def outputs_of(settings: EvaluateSettings) -> Path:
+    """Where the results of these settings go, but for the ending."""
+    return Path(settings.run) / ("evaluation" if settings.weights == "fp32" else f"evaluation_{settings.weights}")
 
 
 def heldout_videos(coded: CodedModel, cache: LatentCache, num_frames: int) -> VideoSource:

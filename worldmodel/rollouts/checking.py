@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from streams.settings import ClipSettings
+from worldmodel.compiler import require_compiler
 from worldmodel.errors import SettingsError
 from worldmodel.settings import RolloutSettings
-from worldmodel.training.compiling import require_compiler
 
 CODES = ".codes.safetensors"
 PIPE = "-"  # as the name of what is written

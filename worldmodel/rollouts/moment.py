@@ -47,8 +47,8 @@ class Moment:
         has_sound: whether the prompt had sound.
         state: the trunk's, after that frame.
         cache: what is kept of the frames before.
-        settled: whether the frames that follow have the shapes of all later ones, since the window is full. The first
-            frame after a prompt has not, for what is made once is made there.
+        settled: whether the window was full before the last frame too: then all that follow have the same shapes. At
+            least one frame has been imagined by then, so that what is made once, such as masks, is there.
     """
 
     codes: Int[Tensor, "rollout code"]

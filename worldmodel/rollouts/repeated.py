@@ -1,16 +1,16 @@
 """A whole frame as one call: compiled, or recorded as a CUDA graph, and repeated from where the last one stopped."""
 
-import logging
-import warnings
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
 
+from worldmodel.compiler import quietly, reason_of
 from worldmodel.model import ModelCache
 from worldmodel.rollouts.moment import FrameModel, Moment
 from worldmodel.settings import SamplingSettings
@@ -57,11 +57,21 @@ class Repeated:
         if self.graph is not None:
             self.graph.replay()
         elif self.how.compiled and self.num_frames == 1:
-            with quietly(), torch._dynamo.config.patch(recompile_limit=MOST_FORMS):
-                self._advance()
+            self._compile()
         else:
             self._advance()
         return self.moment.codes.clone()
+
+    def _compile(self) -> None:
+        """The first frame of its kind; where no code can be made of it, it goes on without, and that is told."""
+        tqdm.write("making code of a whole frame: one to three minutes, or seconds if it was made before", sys.stderr)
+        try:
+            with quietly(), torch._dynamo.config.patch(recompile_limit=MOST_FORMS):
+                self._advance()
+        except RuntimeError as error:  # what every error of torch's compilers is
+            tqdm.write(f"frames are not compiled: {reason_of(error)}", sys.stderr)
+            self.by = advance
+            self._advance()
 
     def _advance(self) -> None:
         self.by(self.model, self.moment, self.sampling, self.numbers)
@@ -88,25 +98,6 @@ def recorded(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         step()
     return graph
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Inside, torch.compile does not tell what is known: that it leaves complex numbers, and so rotations, as they are.
-
-    Made real they were no faster.
-    """
-    loggers = [logging.getLogger(name) for name in ("torch._inductor.ir", "torch.utils.cpp_extension")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex", UserWarning)
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def fixed(moment: Moment) -> Moment:

@@ -25,7 +25,8 @@ def roll_out(
     """Endless frames after the prompt, at constant cost per frame; stop asking when there are enough.
 
     Of every prompt there are `num_rollouts`, next to each other, and the prompt is read once for all of them.
-    `how` frames are repeated once the window is full; without it each is computed operation by operation.
+    `how` frames are repeated once the window is full; without it each is computed operation by operation. What is
+    begun in inference mode goes on in inference mode alone.
     """
     moment = Moment.after(model, prompt, has_sound, num_rollouts)
     while how is None or not moment.settled:

@@ -122,7 +122,7 @@ class RolloutSettings:
         seed: of the draws; without one it is 0, and a rollout that is continued goes on drawing where it stopped.
         device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
         compile: when the window is full, make code of a whole frame, and run that from then on. It is made in one
-            or two minutes and kept for later, in seconds then; small models go on up to twice as fast.
+            to three minutes and kept for later, in seconds then; small models go on up to twice as fast.
         cuda_graph: when the window is full, record a frame as a CUDA graph, and repeat that; needs a GPU.
         weights: what the matrices of the transformers' blocks are kept in: fp32 as they were trained; bf16 needs half
             of the memory, int8 and fp8 a quarter, and all three compute in bfloat16.
@@ -159,7 +159,7 @@ class EvaluateSettings:
         sampling: how codes are drawn.
         device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
         weights: what the matrices of the transformers' blocks are kept in, as for a rollout: fp32, bf16, int8 or fp8;
-            the table tells what is lost.
+            beside the table of fp32 it tells what is lost.
     """
 
     run: str

@@ -18,6 +18,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 import deepspeed
 from deepspeed.runtime.utils import clip_grad_norm_
 
+from worldmodel.compiler import require_compiler
 from worldmodel.frame_group import FrameGroup
 from worldmodel.settings import TrainingSettings
 from worldmodel.training import cluster, compiling
@@ -454,7 +455,7 @@ def compile_blocks(objective: nn.Module, device: torch.device) -> None:
     """
     if not isinstance(objective, Compiles):
         raise ValueError("training.compile is for the world model's transformers: leave it out here")
-    compiling.require_compiler(device)
+    require_compiler(device)
     objective.compile_blocks(True)
 
 

@@ -128,6 +128,18 @@ def test_compiled_frames_are_those_of_a_rollout_and_no_model_is_taken_for_anothe
     assert json.loads(ended.stdout) == {"equal": True, "alive": True, "graphs": 1, "forms": 10}
 
 
+def test_a_frame_that_no_code_can_be_made_of_goes_on_without_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def failing(*given: Any) -> None:
+        raise RuntimeError("C++ compile error\n/tmp/x.cpp: error: no space left on device")
+
+    monkeypatch.setattr(repeated, "compiled_advance", lambda on_cpu: failing)
+    model = tiny_model()
+    assert torch.equal(frames_of(model, DRAWN, Repeat(compiled=True)), frames_of(model, DRAWN, None))
+    assert capsys.readouterr().err.endswith("frames are not compiled: /tmp/x.cpp: error: no space left on device\n")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
 @pytest.mark.parametrize("how", [Repeat(recorded=True), Repeat(True, True)], ids=["recorded", "compiled too"])
 def test_a_cuda_graph_imagines_what_a_rollout_does(how: Repeat):

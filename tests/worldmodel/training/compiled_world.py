@@ -12,9 +12,9 @@ import torch
 
 from tests.worldmodel.training.toy import AfterThree
 from tests.worldmodel.training.world import World, steps_of_world, train_world_toy
+from worldmodel.compiler import require_compiler
 from worldmodel.errors import SettingsError
 from worldmodel.training.checkpoint import choose, load_weights
-from worldmodel.training.compiling import require_compiler
 
 # Micro-batches first: code that is made for as many clips as there are heads fits no other number.
 CASES: dict[str, dict[str, Any]] = {
