@@ -32,6 +32,7 @@ SLOW_FILES = (
     "tests/slurm/test_lost_nodes.py",
     "tests/slurm/test_cut_link.py",
     "tests/tools/scaling/test_measured.py",
+    "tests/worldmodel/rollouts/test_repeated.py",
 )
 
 
