@@ -1,14 +1,13 @@
 """The matrices of a trained model's blocks in fewer bits, for rollouts: a quarter or half of the bytes to read."""
 
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Weights = Literal["fp32", "bf16", "int8", "fp8"]
+from worldmodel.settings import Weights
 
 # How a matrix is kept, and its largest number; bfloat16 needs no scale.
 KINDS: dict[Weights, tuple[torch.dtype, float]] = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
@@ -48,7 +47,7 @@ class LightLinear(nn.Linear):
 
 
 def lighten(blocks: Iterable[nn.Module], weights: Weights) -> None:
-    """Put the matrices of blocks into fewer bits, for good; fp32 leaves them as they are."""
+    """Put the matrices of a model's blocks into fewer bits, for good; fp32 leaves them as they are."""
     if weights == "fp32":
         return
     for block in blocks:

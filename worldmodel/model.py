@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from worldmodel.attention import grid_positions
+from worldmodel.blocks import Block
 from worldmodel.decoder import DecoderCache, FrameDecoder, Quantizer, Readout
 from worldmodel.frame_group import FrameGroup, part_of
 from worldmodel.modules import Modules
@@ -109,6 +110,11 @@ class WorldModel(nn.Module):
         super().train(mode)
         self.quantizers.eval()
         return self
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The transformers' blocks."""
+        return [*self.trunk.blocks, *self.decoder.blocks]
 
     @property
     def num_codes(self) -> int:

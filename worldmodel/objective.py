@@ -119,7 +119,7 @@ class WorldObjective(nn.Module):
     @property
     def blocks(self) -> list[Block]:
         """The transformers' blocks."""
-        return [*self.model.trunk.blocks, *self.model.decoder.blocks]
+        return self.model.blocks
 
     def recompute_activations(self, on: bool) -> None:
         """Keeps only what enters a block, and runs the block again in the backward pass."""

@@ -22,10 +22,10 @@ from worldmodel.codecs.sound import SoundVQ
 from worldmodel.codecs.store import DESCRIPTION, Codec, PictureCodec, copy_codec, load_codec
 from worldmodel.config import read_settings, write_settings
 from worldmodel.errors import CheckpointError, SettingsError
-from worldmodel.light_weights import Weights, lighten
+from worldmodel.light_weights import lighten
 from worldmodel.model import WorldModel
 from worldmodel.objective import WorldObjective
-from worldmodel.settings import TrainSettings
+from worldmodel.settings import TrainSettings, Weights
 from worldmodel.training import checkpoint, cluster
 from worldmodel.training.checkpoint import Description, load_weights
 

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from tests.worldmodel.tiny import random_codes, tiny_model, yes
-from worldmodel.light_weights import LightLinear, Weights, lighten
+from worldmodel.light_weights import LightLinear, lighten
 from worldmodel.model import WorldModel
+from worldmodel.settings import Weights
 
 LIGHT: list[Weights] = ["bf16", "int8", "fp8"]
 # How far a weight may be from what it was, in units of the largest of its row: half of the last bit, which fp8 (3 bits
@@ -28,7 +29,7 @@ def kept_in(light: LightLinear) -> torch.Tensor:
 
 def model_of(weights: Weights) -> WorldModel:
     model = tiny_model(sound=True)
-    lighten([*model.trunk.blocks, *model.decoder.blocks], weights)
+    lighten(model.blocks, weights)
     return model
 
 

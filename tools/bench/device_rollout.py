@@ -16,7 +16,7 @@ from streams.clip import to_uint8
 from streams.settings import ClipSettings
 from tools.bench.device_train import freed
 from tools.bench.elapsed import Contender, race_on, that_fit
-from tools.bench.race import Finding, Race
+from tools.bench.race import Finding, Race, with_fastest
 from tools.bench.rollout import cached, heard, raster
 from tools.bench.roofline import Peaks, cache_bytes, weight_bytes
 from tools.bench.settings import DeviceBenchSettings
@@ -25,12 +25,12 @@ from tools.bench.train import compiler_there
 from tools.bench.untrained import build_world, quantizer_settings, settings_of
 from worldmodel.codecs.picture import PictureVQ
 from worldmodel.codecs.sound import SoundVQ
-from worldmodel.light_weights import Weights, lighten
+from worldmodel.light_weights import lighten
 from worldmodel.model import WorldModel
 from worldmodel.rollouts.piping import FRAMES_AT_ONCE
 from worldmodel.rollouts.repeated import Repeat
 from worldmodel.rollouts.sound_blocks import SoundBlocks
-from worldmodel.settings import PictureCodecSettings, SoundCodecSettings
+from worldmodel.settings import PictureCodecSettings, SoundCodecSettings, Weights
 from worldmodel.training.flops import counted
 
 PIXELS_PER_CODE = 16  # a side, of the finest codes
@@ -68,7 +68,7 @@ def build_player(size: str, settings: DeviceBenchSettings, device: torch.device)
     picture = PictureVQ(PictureCodecSettings(quantizer=quantizer), clips).eval().to(device)
     sound = SoundVQ(SoundCodecSettings(), clips).eval().to(device)
     model = build_world(settings_of(size), picture.quantizer, sound.quantizer).to(device)
-    lighten([*model.trunk.blocks, *model.decoder.blocks], chosen_weights(settings.weights, device))
+    lighten(model.blocks, chosen_weights(settings.weights, device))
     return Player(model.eval(), picture, sound)
 
 
@@ -142,9 +142,8 @@ def measure_player(player: Player, size: str, settings: DeviceBenchSettings, pea
     contenders, memory = that_fit(device, contenders, f"rollout, {size}")
     if not contenders:
         return
-    costs = race_on(device, contenders, settings.rounds, 1)
-    way = min(costs, key=lambda name: statistics.median(costs[name]))
-    yield Race(f"ways of a rollout, {size}", size, "frames", {"ours": costs[way], **costs}, {"ours": way}, "second")
+    costs, way = with_fastest(race_on(device, contenders, settings.rounds, 1), list(contenders))
+    yield Race(f"ways of a rollout, {size}", size, "frames", costs, {"ours": way}, "second")
     many = begin(cached, player, settings.rollout_batch, settings.num_frames, ways[way])
     code_by_code = begin(raster, player, 1, settings.num_frames, ways.get(RECORDED))
     others = {

@@ -22,12 +22,12 @@ from tools.bench.streams import line_of, print_tables, write
 from tools.bench.trace import print_trace
 from tools.bench.train import compiler_there
 from tools.bench.untrained import build_model, random_codes
-from worldmodel.light_weights import Weights, lighten
+from worldmodel.light_weights import lighten
 from worldmodel.model import WorldModel
 from worldmodel.rollouts.next_frame import draw_numbers, imagine_frame
 from worldmodel.rollouts.repeated import Repeat
 from worldmodel.rollouts.rollout import roll_out, roll_out_anew
-from worldmodel.settings import SamplingSettings
+from worldmodel.settings import SamplingSettings, Weights
 
 DRAWN = SamplingSettings(moved_scales=0)
 SAME_FRAMES = 8  # whose codes are compared
@@ -139,7 +139,7 @@ def race_of(model: WorldModel, rollers: Mapping[str, Roller], settings: RolloutB
 def lightened(model: WorldModel, weights: Weights) -> WorldModel:
     """A copy with light weights."""
     light = copy.deepcopy(model)
-    lighten([*light.trunk.blocks, *light.decoder.blocks], weights)
+    lighten(light.blocks, weights)
     return light
 
 

@@ -19,6 +19,7 @@ from worldmodel.settings.commands import (
     TokenizerSettings,
     TrainSettings,
     WatchSettings,
+    Weights,
 )
 from worldmodel.settings.model import (
     HeadSettings,
@@ -50,4 +51,5 @@ __all__ = [
     "TrainingSettings",
     "TransformerSettings",
     "WatchSettings",
+    "Weights",
 ]

@@ -14,6 +14,9 @@ from worldmodel.settings.codecs import (
 )
 from worldmodel.settings.model import HeadSettings, ModelSettings, SamplingSettings, TrainingSettings
 
+# What the matrices of a trained model's blocks are kept in.
+Weights = Literal["fp32", "bf16", "int8", "fp8"]
+
 
 @dataclass(frozen=True)
 class TokenizerSettings:
@@ -122,7 +125,7 @@ class RolloutSettings:
         seed: of the draws; without one it is 0, and a rollout that is continued goes on drawing where it stopped.
         device: auto takes a GPU if there is one; cpu, cuda or cuda:1 name it.
         compile: when the window is full, make code of a whole frame, and run that from then on. It is made in one
-            to three minutes and kept for later, in seconds then; small models go on up to twice as fast.
+            to three minutes and kept for later, in seconds then; small models go on faster.
         cuda_graph: when the window is full, record a frame as a CUDA graph, and repeat that; needs a GPU.
         weights: what the matrices of the transformers' blocks are kept in: fp32 as they were trained; bf16 needs half
             of the memory, int8 and fp8 a quarter, and all three compute in bfloat16.
@@ -141,7 +144,7 @@ class RolloutSettings:
     device: str = "auto"
     compile: bool = False
     cuda_graph: bool = False
-    weights: Literal["fp32", "bf16", "int8", "fp8"] = "fp32"
+    weights: Weights = "fp32"
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
 
 
@@ -170,7 +173,7 @@ class EvaluateSettings:
     seed: int = 0
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     device: str = "auto"
-    weights: Literal["fp32", "bf16", "int8", "fp8"] = "fp32"
+    weights: Weights = "fp32"
 
 
 @dataclass(frozen=True)

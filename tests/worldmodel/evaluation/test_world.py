@@ -20,11 +20,18 @@ from worldmodel.evaluation.world import (
     evaluate_run,
     heldout_videos,
     measure_codes,
+    outputs_of,
     table,
     unigram_bits,
 )
 from worldmodel.run import SETTINGS, LoadedRun, load_run
 from worldmodel.settings import EvaluateSettings
+
+
+def test_results_of_light_weights_do_not_replace_those_of_the_run_as_it_is():
+    names = [outputs_of(EvaluateSettings("run", weights=weights)) for weights in ("fp32", "bf16", "int8", "fp8")]
+    assert names[0] == Path("run/evaluation")
+    assert len(set(names)) == 4
 
 
 @pytest.fixture(scope="module")
